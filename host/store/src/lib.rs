@@ -1,0 +1,80 @@
+//! Ports in domain verbs, and the backends behind them.
+//!
+//! A port method is one transaction. It takes the tenant first, or says in its name that it serves the operator
+//! (`operator_…`) or the host itself (`host_…`), which work across tenants.
+//!
+//! One port per caller: [`log`] (inbox, readers of events), [`work`] (dispatch), [`state`] (guests, by way of dispatch),
+//! [`deliveries`], [`timers`] (keeper), [`leases`] (keeper), [`catalogue`] (API), [`usage`] (API).
+//! The one backend so far is [`sqlite`]; every backend has to pass the same suite in [`conformance`].
+
+pub mod catalogue;
+pub mod deliveries;
+pub mod leases;
+pub mod log;
+pub mod state;
+pub mod timers;
+pub mod usage;
+pub mod work;
+
+use std::sync::Arc;
+
+/// All ports of one backend.
+pub trait Backend:
+    log::Log
+    + work::Work
+    + state::State
+    + deliveries::Deliveries
+    + timers::Timers
+    + leases::Leases
+    + catalogue::Tenants
+    + catalogue::Keys
+    + catalogue::Plugins
+    + catalogue::Settings
+    + usage::Usage
+    + 'static
+{
+}
+
+/// A handle on the store.
+pub type Store = Arc<dyn Backend>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot take writes now; the same call may work later.
+    #[error("the store is unavailable: {reason}")]
+    Unavailable {
+        /// For the operator's log.
+        reason: String,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// No space is left where the store lives.
+    #[error("the store is full")]
+    Full,
+    /// The thing named does not exist in this tenant.
+    #[error("no such {what}: {name}")]
+    NotFound {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A thing with this name exists already, or it changed since the caller looked.
+    #[error("{what} {name} is not as expected: {detail}")]
+    Conflict {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// How it differs.
+        detail: String,
+    },
+    /// What is stored does not read back. Never the caller's fault.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+}
+
+/// The result of a store call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
