@@ -1,0 +1,194 @@
+//! State as a batch sees it: the run's own writes over the batch's over what is committed.
+//!
+//! ```text
+//!  get ─▶ run layer ─▶ batch layer ─▶ base (what this batch read before) ─▶ cache ─▶ store
+//! ```
+//!
+//! What comes from below the batch layer is remembered with its version; the commit proves that it still holds. So the
+//! cache may be stale without harm: a stale read fails the commit, which empties the cache of it, and the batch runs again.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::effect::StateWrite;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+use bulkhead_sandbox::Held;
+use bulkhead_sandbox::StateError;
+use bulkhead_sandbox::StateReader;
+use bulkhead_store::Store;
+use bulkhead_store::state::Versioned;
+use bulkhead_store::work::StateRead;
+
+/// Committed values of all tenants, bounded by bytes. Holds absences too.
+pub type Cache = moka::sync::Cache<(TenantId, PluginId, String), Option<Versioned>>;
+
+/// A cache of at most `bytes`.
+#[must_use]
+pub fn cache(bytes: u64) -> Cache {
+    moka::sync::Cache::builder()
+        .max_capacity(bytes)
+        .weigher(|key: &(TenantId, PluginId, String), value: &Option<Versioned>| {
+            let value = value.as_ref().map_or(0, |held| held.value.len());
+            // The fixed part is what an entry was seen to cost beside its bytes.
+            u32::try_from(key.2.len() + value + 160).unwrap_or(u32::MAX)
+        })
+        .time_to_idle(Duration::from_secs(600))
+        .build()
+}
+
+/// How long a guest waits for one read of its state.
+const READ_DEADLINE: Duration = Duration::from_secs(2);
+
+type Key = (PluginId, String);
+
+#[derive(Default)]
+struct Layers {
+    run: HashMap<Key, StateWrite>,
+    batch: HashMap<Key, StateWrite>,
+    base: HashMap<Key, Option<Versioned>>,
+    listings: Vec<StateRead>,
+}
+
+/// The state of one tenant during one batch.
+pub struct Overlay {
+    tenant: TenantId,
+    now: Timestamp,
+    store: Store,
+    cache: Cache,
+    runtime: tokio::runtime::Handle,
+    layers: Mutex<Layers>,
+}
+
+impl Overlay {
+    /// Nothing read, nothing written. `runtime` is where the store's calls run while a guest's thread waits for them.
+    #[must_use]
+    pub fn new(tenant: TenantId, now: Timestamp, store: Store, cache: Cache, runtime: tokio::runtime::Handle) -> Self {
+        Self { tenant, now, store, cache, runtime, layers: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An invocation of the present run wrote this.
+    pub fn write(&self, write: StateWrite) {
+        self.lock().run.insert((write.plugin, write.key.clone()), write);
+    }
+
+    /// The present run is done: its writes become the batch's.
+    pub fn keep_run(&self) {
+        let mut layers = self.lock();
+        let run = std::mem::take(&mut layers.run);
+        layers.batch.extend(run);
+    }
+
+    /// The present run failed: its writes never were.
+    pub fn discard_run(&self) {
+        self.lock().run.clear();
+    }
+
+    /// What the batch read and wrote. Leaves nothing.
+    pub fn take(&self) -> (Vec<StateRead>, Vec<StateWrite>) {
+        let layers = std::mem::take(&mut *self.lock());
+        let mut reads = layers.listings;
+        reads.extend(layers.base.into_iter().map(|((plugin, key), held)| StateRead::Key {
+            plugin,
+            key,
+            version: held.map_or(0, |held| held.version),
+        }));
+        (reads, layers.batch.into_values().collect())
+    }
+
+    fn fetch<T: Send + 'static>(
+        &self,
+        read: impl Future<Output = bulkhead_store::Result<T>> + Send,
+    ) -> Result<T, StateError> {
+        // Guests run on threads of their own, outside the runtime, so blocking here blocks nobody else.
+        self.runtime.block_on(async {
+            match tokio::time::timeout(READ_DEADLINE, read).await {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(error)) => Err(StateError(error.to_string())),
+                Err(_) => Err(StateError(format!("the store did not answer within {READ_DEADLINE:?}"))),
+            }
+        })
+    }
+
+    fn base(&self, plugin: PluginId, key: &str) -> Result<Option<Versioned>, StateError> {
+        let at = (plugin, key.to_owned());
+        if let Some(held) = self.lock().base.get(&at) {
+            return Ok(held.clone());
+        }
+        let cached = (self.tenant, plugin, key.to_owned());
+        let held = match self.cache.get(&cached) {
+            Some(held) => held,
+            None => {
+                let held = self.fetch(self.store.state(self.tenant, plugin, key))?;
+                self.cache.insert(cached, held.clone());
+                held
+            }
+        };
+        self.lock().base.insert(at, held.clone());
+        Ok(held)
+    }
+}
+
+impl StateReader for Overlay {
+    fn get(&self, plugin: PluginId, key: &str) -> Result<Option<Held>, StateError> {
+        let at = (plugin, key.to_owned());
+        let written = {
+            let layers = self.lock();
+            layers.run.get(&at).or_else(|| layers.batch.get(&at)).cloned()
+        };
+        let held = match written {
+            Some(write) => write.value.map(|value| Held { value, expires: write.expires }),
+            None => self.base(plugin, key)?.map(|held| Held { value: held.value, expires: held.expires }),
+        };
+        Ok(held.filter(|held| held.expires.is_none_or(|expires| expires > self.now)))
+    }
+
+    fn keys(
+        &self,
+        plugin: PluginId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StateError> {
+        let written: BTreeMap<String, bool> = {
+            let layers = self.lock();
+            let fits = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+            let of = |layer: &HashMap<Key, StateWrite>| -> Vec<(String, bool)> {
+                let writes = layer.iter().filter(|((owner, key), _)| *owner == plugin && fits(key));
+                writes.map(|((_, key), write)| (key.clone(), write.value.is_some())).collect()
+            };
+            of(&layers.batch).into_iter().chain(of(&layers.run)).collect()
+        };
+        let page = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, 1_000);
+        let (mut found, mut cursor) = (BTreeSet::new(), after.map(str::to_owned));
+        loop {
+            let keys = self.fetch(self.store.state_keys(self.tenant, plugin, prefix, cursor.as_deref(), page))?;
+            let listing =
+                StateRead::Keys { plugin, prefix: prefix.to_owned(), after: cursor, limit: page, keys: keys.clone() };
+            self.lock().listings.push(listing);
+            let whole = keys.len() < page as usize;
+            cursor = keys.last().cloned();
+            found.extend(keys.into_iter().filter(|key| written.get(key) != Some(&false)));
+            // Keys that the batch deleted may have thinned the page out.
+            if whole || found.len() >= limit {
+                // Beyond what was read, the batch's own new keys must wait for the next page.
+                let beyond = if whole { None } else { cursor };
+                let new = written
+                    .into_iter()
+                    .filter(|(key, there)| *there && beyond.as_ref().is_none_or(|beyond| key <= beyond));
+                found.extend(new.map(|(key, _)| key));
+                return Ok(found.into_iter().take(limit).collect());
+            }
+        }
+    }
+}
