@@ -182,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn in_the_sample_stream_it_flags_the_burst_and_rejects_only_poison() {
+        let mut host = Host::new();
+        let mut flagged = Vec::new();
+        let stream = include_str!("../../../tests/data/orders/events.ndjson").lines().map(testing::event_from_json);
+        for event in stream.filter(|event| event.kind == "orders.created") {
+            let (poison, customer) = (event.attribute("poison").is_some(), event.key.clone());
+            let run = host.handle(handle, event);
+            assert_eq!(run.result.is_err(), poison, "{:?}", run.result);
+            flagged.extend(run.emitted.iter().map(|_| customer.clone().unwrap_or_default()));
+        }
+        assert!(flagged.contains(&"C-100".to_owned()) && flagged.len() < 20, "{flagged:?}");
+    }
+
+    #[test]
     fn an_order_that_makes_no_sense_is_rejected_and_forgotten() {
         let mut host = Host::new();
         assert_eq!(host.handle(handle, order(-1.0, "DE")).failure().verdict, Verdict::Reject);

@@ -113,6 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_stream_makes_three_digests() {
+        let mut host = Host::new();
+        let stream = include_str!("../../../tests/data/github/events.ndjson").lines().map(testing::event_from_json);
+        let runs: Vec<_> = stream.map(|event| host.handle(handle, event)).collect();
+        assert!(runs.iter().all(|run| run.success() == &()));
+        let digests: Vec<_> = runs.iter().flat_map(|run| &run.emitted).collect();
+        assert_eq!(digests.len(), runs.len() / 25);
+        let last: Digest = serde_json::from_slice(&digests[2].data).expect("a digest of JSON");
+        assert_eq!((last.webhooks, last.repositories[0].name.as_str()), (75, "Codertocat/Hello-World"));
+    }
+
+    #[test]
     fn a_webhook_without_a_repository_counts_too() {
         let mut host = Host::new();
         host.handle(handle, testing::event("github.organization.renamed", json!({"action": "renamed"}))).success();

@@ -64,6 +64,17 @@ mod tests {
     }
 
     #[test]
+    fn of_the_sample_stream_it_rejects_only_poison() {
+        let mut host = Host::new();
+        let stream = include_str!("../../../tests/data/orders/events.ndjson").lines().map(testing::event_from_json);
+        for event in stream.filter(|event| event.kind == "orders.created") {
+            let poison = event.attribute("poison").is_some();
+            let run = host.handle(handle, event);
+            assert_eq!(run.result.is_err(), poison, "{:?}", run.result);
+        }
+    }
+
+    #[test]
     fn what_is_no_amount_is_rejected() {
         for total in [-0.02, 1e300] {
             let mut host = Host::new();

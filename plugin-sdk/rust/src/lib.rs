@@ -127,4 +127,4 @@ pub use draft::{Body, Draft};
 pub use event::{Event, Payload};
 pub use failure::{Failure, OrFail, Verdict};
 pub use refusal::Refusal;
-pub use timestamp::Timestamp;
+pub use timestamp::{NoTimestamp, Timestamp};

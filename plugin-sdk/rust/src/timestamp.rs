@@ -1,17 +1,22 @@
 //! Timestamp: a point in time as the host gives it.
 
+use std::error::Error;
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the Unix epoch, UTC. Written as RFC 3339, serialised as the number.
+/// Milliseconds since the Unix epoch, UTC. Written and parsed as RFC 3339, serialised as the number.
 ///
 /// ```
 /// use bulkhead_plugin::Timestamp;
 ///
-/// assert_eq!(Timestamp::from_millis(1_709_210_096_789).to_string(), "2024-02-29T12:34:56.789Z");
+/// let time: Timestamp = "2024-02-29T13:34:56.789+01:00".parse()?;
+/// assert_eq!(time.millis(), 1_709_210_096_789);
+/// assert_eq!(time.to_string(), "2024-02-29T12:34:56.789Z");
+/// # Ok::<(), bulkhead_plugin::Failure>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -56,6 +61,84 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A text is no RFC 3339 time at or after the epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoTimestamp(String);
+
+impl FromStr for Timestamp {
+    type Err = NoTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, NoTimestamp> {
+        parse(text).map(Self).ok_or_else(|| NoTimestamp(text.to_owned()))
+    }
+}
+
+impl fmt::Display for NoTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no time such as 2026-01-05T09:00:00Z", self.0)
+    }
+}
+
+impl Error for NoTimestamp {}
+
+/// `2024-02-29T13:34:56`, then perhaps `.789…`, then `Z` or `+01:00`.
+fn parse(text: &str) -> Option<u64> {
+    let field = |at: usize, length: usize| -> Option<i64> {
+        let digits = text.get(at..at + length)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let separators = [(4, "-"), (7, "-"), (10, "Tt "), (13, ":"), (16, ":")];
+    let separated = |&(at, allowed): &(usize, &str)| text.get(at..=at).is_some_and(|this| allowed.contains(this));
+    let in_range = |value: i64, min: i64, max: i64| (min..=max).contains(&value).then_some(value);
+    if !separators.iter().all(separated) {
+        return None;
+    }
+    let (year, month) = (field(0, 4)?, in_range(field(5, 2)?, 1, 12)?);
+    let day = in_range(field(8, 2)?, 1, days_in(year, month))?;
+    let hour = in_range(field(11, 2)?, 0, 23)?;
+    // 60 is a leap second, which the epoch does not count.
+    let (minute, second) = (in_range(field(14, 2)?, 0, 59)?, in_range(field(17, 2)?, 0, 60)?);
+
+    let rest = text.get(19..)?;
+    let (millis, zone) = match rest.strip_prefix('.') {
+        None => (0, rest),
+        Some(rest) => {
+            let end = rest.find(|this: char| !this.is_ascii_digit())?;
+            // What is finer than a millisecond is cut off.
+            let digits = format!("{:0<3}", rest.get(..end.min(3)).filter(|digits| !digits.is_empty())?);
+            (digits.parse().ok()?, &rest[end..])
+        }
+    };
+    let offset_minutes = match (zone, zone.get(..1), zone.get(3..4)) {
+        ("Z" | "z", ..) => 0,
+        (_, Some(sign @ ("+" | "-")), Some(":")) if zone.len() == 6 => {
+            let at = text.len() - zone.len();
+            let minutes = in_range(field(at + 1, 2)?, 0, 23)? * 60 + in_range(field(at + 4, 2)?, 0, 59)?;
+            if sign == "+" { minutes } else { -minutes }
+        }
+        _ => return None,
+    };
+    let minutes = (days_since_epoch(year, month, day) * 24 + hour) * 60 + minute - offset_minutes;
+    u64::try_from((minutes * 60 + second) * 1_000 + millis).ok()
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// The inverse of `civil`.
+fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
+    let day = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + year * 365 + year / 4 - year / 100 + day - 719_468
+}
+
 /// The date of a day since the epoch, by counting in years that begin in March: a leap day is then the last of
 /// its year.
 fn civil(days: u64) -> (u64, u64, u64) {
@@ -86,6 +169,43 @@ mod tests {
         check(951_868_800_000, "2000-03-01T00:00:00.000Z");
         check(1_735_689_599_999, "2024-12-31T23:59:59.999Z");
         check(4_107_542_400_000, "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn what_is_written_is_parsed() {
+        for days in (0..80_000).step_by(13) {
+            let time = Timestamp(days * 86_400_000 + 45_296_789);
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
+    }
+
+    #[test]
+    fn other_forms_of_the_same_time_are_parsed() {
+        let expected = Ok(Timestamp(951_868_799_100));
+        for text in ["2000-02-29T23:59:59.1Z", "2000-02-29t23:59:59.100999z", "2000-03-01 01:29:59.1+01:30"] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        let wrong = [
+            "",
+            "now",
+            "2001-02-29T00:00:00Z",
+            "2000-13-01T00:00:00Z",
+            "2000-01-01T24:00:00Z",
+            "2000-01-01T00:00:00",
+            "2000-01-01T00:00:00.Z",
+            "2000-01-01T00:00:00+1:00",
+            "2000-01-01T00:00:00+0100",
+            "1969-12-31T23:59:59Z",
+            "2000-01-01T00:00:00+é0:00",
+            "+000-01-01T00:00:00Z",
+        ];
+        for text in wrong {
+            assert_eq!(text.parse::<Timestamp>(), Err(NoTimestamp(text.to_owned())));
+        }
     }
 
     #[test]

@@ -10,15 +10,14 @@ use serde::de::DeserializeOwned;
 use super::attempt::Attempt;
 use super::run::Run;
 use super::store::Store;
-use crate::data::Data;
 use crate::draft::Draft;
 use crate::event::{Event, Payload};
 use crate::failure::Failure;
 use crate::refusal::Refusal;
 use crate::timestamp::Timestamp;
 
-/// 2026-01-01T00:00:00Z, unless a test moves the clock.
-const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+/// When a test begins: 2026-01-01T00:00:00Z. `Host::advance` moves on from here.
+pub const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// What a test can have refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,27 +56,6 @@ pub struct Settings {
     /// None is: every sink exists.
     pub sinks: Option<BTreeSet<String>>,
     pub refusals: Vec<(Call, Refusal)>,
-}
-
-/// An event with data as JSON, for a test. Its fields are public: set what matters.
-///
-/// Panics if the data has no JSON form.
-#[track_caller]
-pub fn event(kind: &str, data: impl Serialize) -> Event {
-    let data = serde_json::to_vec(&data).expect("because data for a test has a JSON form");
-    Event {
-        id: "event-1".to_owned(),
-        source: "/test".to_owned(),
-        kind: kind.to_owned(),
-        subject: None,
-        time: START,
-        key: None,
-        correlation: "event-1".to_owned(),
-        causation: None,
-        content_type: "application/json".to_owned(),
-        data: Data::from(data),
-        attributes: Vec::new(),
-    }
 }
 
 impl Default for Host {

@@ -29,9 +29,11 @@
 //! ```
 
 pub(crate) mod attempt;
+mod event;
 mod host;
 mod run;
 mod store;
 
-pub use host::{Call, Host, event};
+pub use event::{event, event_from_json};
+pub use host::{Call, Host, START};
 pub use run::{Delivered, LogLine, Run, Scheduled};
