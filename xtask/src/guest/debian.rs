@@ -164,7 +164,7 @@ fn announce(version: &str, shelf: &Path) {
     eprintln!(
         "plugins need a standard library for {TARGET}, and this toolchain has none.\n\
          Making a private one from Debian's rustc-web {version}: about 140 MB to download, \
-         2 to 4 minutes,\nonce for this user. It goes to {} (470 MB); nothing is installed.",
+         1 to 4 minutes,\nonce for this user. It goes to {} (470 MB); nothing is installed.",
         shelf.display()
     );
 }
@@ -274,7 +274,7 @@ fn lend_linkers(place: &Path, stock: &Stock) -> Result<()> {
 }
 
 fn build_std(room: &Path, stock: &Stock) -> Result<()> {
-    let step = Step::begin(format!("building the standard library for {TARGET} (2 to 3 minutes)"));
+    let step = Step::begin(format!("building the standard library for {TARGET} (half a minute to 3 minutes)"));
     let library = fs::canonicalize(rustlib(room).join("src/rust"))
         .context("rust-web-src has no library source where it used to be")?
         .join("library");
