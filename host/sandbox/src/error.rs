@@ -1,9 +1,14 @@
 //! Why the sandbox itself could not do its work. What a guest does wrong is never an [`Error`]: it is an outcome.
 
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use crate::inspect::Refused;
 
 /// Named by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The engine could not be set up; the text says what to change.
     #[error("the WebAssembly engine cannot start: {detail}")]
@@ -12,13 +17,13 @@ pub enum Error {
         detail: String,
     },
     /// The cache directory cannot be used.
-    #[error("the artefact cache at {path} cannot be used")]
+    #[error("the artefact cache at {} cannot be used", path.display())]
     Cache {
         /// Where it should be.
-        path: String,
+        path: PathBuf,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: Arc<io::Error>,
     },
     /// The component's bytes could not be fetched.
     #[error("the component {digest} could not be fetched: {detail}")]
@@ -46,5 +51,9 @@ impl Error {
     #[must_use]
     pub fn source(digest: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Source { digest: digest.into(), detail: detail.into() }
+    }
+
+    pub(crate) fn cache(path: &Path, source: io::Error) -> Self {
+        Self::Cache { path: path.to_owned(), source: Arc::new(source) }
     }
 }

@@ -50,6 +50,8 @@ pub struct Options {
     pub node_key: [u8; 32],
     /// Bytes of machine code kept loaded.
     pub cache_bytes: u64,
+    /// Bytes of artefacts kept in `cache_dir`.
+    pub disk_bytes: u64,
     /// How components are compiled.
     pub compiler: Compiler,
     /// Compilations at a time; 0 is half the cores.
@@ -66,6 +68,7 @@ impl Options {
             cache_dir: cache_dir.into(),
             node_key,
             cache_bytes: 256 << 20,
+            disk_bytes: 4 << 30,
             compiler: Compiler::default(),
             compilers: 0,
             pool: Pool::default(),
@@ -79,6 +82,7 @@ impl std::fmt::Debug for Options {
             .field("cache_dir", &self.cache_dir)
             .field("node_key", &"[redacted]")
             .field("cache_bytes", &self.cache_bytes)
+            .field("disk_bytes", &self.disk_bytes)
             .field("compiler", &self.compiler)
             .field("compilers", &self.compilers)
             .field("pool", &self.pool)

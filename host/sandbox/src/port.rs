@@ -127,3 +127,23 @@ pub struct Attempt {
     /// Whether an instance was made for it.
     pub instantiated: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A setup with default limits and no grants.
+    pub(crate) fn setup() -> Setup {
+        Setup {
+            plugin: PluginId(1),
+            plugin_name: "plugin".into(),
+            version: "1".into(),
+            grants: Grants::default(),
+            limits: Limits::default(),
+            policy: InstancePolicy::default(),
+            config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            sinks: BTreeSet::new(),
+        }
+    }
+}

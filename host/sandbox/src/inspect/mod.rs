@@ -1,7 +1,54 @@
 //! The check of an upload: what it is, what it needs, whether it can run here. Refusals say what to do.
+//!
+//! The order is from cheap to dear: the kind of file, its shape (an early exit for what would choke a compiler), its
+//! imports, then the compiler in its own process, then its types against the contract. Nothing of the component runs.
+//!
+//! Reading order: [`kind`], [`shape`], [`imports`], [`contract`].
+
+pub(crate) mod contract;
+mod imports;
+mod kind;
+mod metadata;
+mod shape;
 
 use serde::Deserialize;
 use serde::Serialize;
+use sha2::Digest;
+
+use crate::options::Pool;
+
+/// Bytes of a component. The heaviest real plugins have 18 MB.
+pub const SIZE_MAX: usize = 40 << 20;
+
+/// What can be seen without compiling.
+pub(crate) struct Seen {
+    /// What it needs, by interface, sorted.
+    pub imports: Vec<String>,
+}
+
+/// Checks everything that can be checked without compiling.
+pub(crate) fn look(wasm: &[u8], pool: &Pool) -> Result<Seen, Refused> {
+    kind::check(wasm)?;
+    let names = shape::check(wasm, pool)?;
+    Ok(Seen { imports: imports::check(names)? })
+}
+
+/// What the author says about the component. Only asked of what has been compiled.
+pub(crate) fn metadata(wasm: &[u8]) -> Metadata {
+    metadata::read(wasm)
+}
+
+/// The name of a component: `sha256:` and 64 hexadecimal digits.
+#[must_use]
+pub fn digest(wasm: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(71);
+    text.push_str("sha256:");
+    for byte in sha2::Sha256::digest(wasm) {
+        write!(text, "{byte:02x}").expect("because a string takes everything");
+    }
+    text
+}
 
 /// Which of the contract's interfaces a component exports. At least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,6 +121,46 @@ pub struct Refused {
 }
 
 impl Refused {
+    pub(crate) fn upload(what: &str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: format!("rejected_upload:{what}"), detail: detail.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn host(detail: impl Into<String>) -> Self {
+        Self {
+            code: "host:compile".into(),
+            detail: detail.into(),
+            hint: "The host is at fault, not the component. Try again; if it stays, its operator must look.".into(),
+        }
+    }
+
+    /// From what the compiler says about a component. Its text is about the component only.
+    pub(crate) fn not_compiled(text: &str) -> Self {
+        let text = crate::capability::redact::escape(text, 1_000);
+        let mentions = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        if mentions(&["component model async", "async feature", "cm-async"]) {
+            return Self::upload(
+                "async",
+                format!("it uses the asynchronous component model: {text}."),
+                "Build it for WASI 0.2 with synchronous functions (componentize-qjs: `--sync`).",
+            );
+        }
+        if mentions(&["memory minimum", "minimum byte size", "memory size"]) {
+            return Self::upload("memory", format!("{text}."), "Lower the initial memory.");
+        }
+        if mentions(&["proposal", "support is not enabled", "feature", "must be enabled", "not enabled", "disabled"]) {
+            return Self::upload(
+                "feature",
+                format!("it uses a part of WebAssembly that is switched off here: {text}."),
+                "Build it without that target feature; the defaults of the supported languages do not need it.",
+            );
+        }
+        Self::upload(
+            "invalid",
+            format!("it is not a valid component: {text}."),
+            "Build it again; if it was made with the current tools, it may have been damaged on the way.",
+        )
+    }
+
     /// True if the component may be fine and the host could not do its part: try again.
     #[must_use]
     pub fn is_host_fault(&self) -> bool {

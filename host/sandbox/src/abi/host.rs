@@ -1,0 +1,34 @@
+//! What a store holds: the budget of the instance, and what one call may reach while it runs.
+
+use crate::capability::run::Run;
+use crate::limits::Limiter;
+
+use super::wasi::Timers;
+
+/// The data of a store.
+pub(crate) struct Host {
+    pub limiter: Limiter,
+    pub timers: Timers,
+    run: Option<Run>,
+}
+
+impl Host {
+    pub(crate) fn new(limiter: Limiter) -> Self {
+        Self { limiter, timers: Timers::default(), run: None }
+    }
+
+    /// Hands the instance what it may reach in the call that begins.
+    pub(crate) fn begin(&mut self, run: Run) {
+        self.run = Some(run);
+    }
+
+    /// Takes it back when the call is over.
+    pub(crate) fn end(&mut self) -> Option<Run> {
+        self.run.take()
+    }
+
+    /// What the present call may reach.
+    pub(crate) fn run(&mut self) -> &mut Run {
+        self.run.as_mut().expect("because guests only run within a call")
+    }
+}

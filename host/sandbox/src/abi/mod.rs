@@ -1,0 +1,23 @@
+//! Between wasm and the capabilities: WIT values on one side, the domain's on the other, nothing decided here.
+//!
+//! One folder for each major track of the contract; WASI 0.2, in a form without any power, beside it.
+//!
+//! Reading order: [`host`] (what a store holds), [`v0`] (our contract), [`wasi`], [`outcome`] (what an error means).
+
+pub(crate) mod host;
+pub(crate) mod outcome;
+pub(crate) mod v0;
+pub(crate) mod wasi;
+
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+use self::host::Host;
+
+/// Everything that is the same for all plugins.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
+    let mut linker = Linker::new(engine);
+    v0::link(&mut linker)?;
+    wasi::link(&mut linker)?;
+    Ok(linker)
+}

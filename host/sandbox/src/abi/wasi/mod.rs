@@ -1,0 +1,46 @@
+//! WASI 0.2 without any power, for components whose language pulls it in.
+//!
+//! No files, no sockets, no environment, no arguments; standard output is the plugin's log, standard input is empty;
+//! the clocks show the attempt's time and jump when the guest waits; random bytes come from the attempt's seed. It is
+//! written here, on our own state, and not taken from wasmtime-wasi: that one reads the real clock, sleeps on an
+//! asynchronous runtime, and brings files and sockets along to be switched off.
+//!
+//! Nothing here ever blocks.
+
+mod cli;
+mod clocks;
+mod denied;
+mod io;
+mod random;
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::Linker;
+
+pub(crate) use self::denied::link as link_denied;
+pub(crate) use self::io::Timers;
+use super::host::Host;
+use crate::capability::Stop;
+use crate::capability::run::Run;
+
+/// The version under which everything is linked; guests of any 0.2 find it.
+const VERSION: &str = "0.2.12";
+
+type Context<'a> = StoreContextMut<'a, Host>;
+
+pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    io::link(linker)?;
+    cli::link(linker)?;
+    clocks::link(linker)?;
+    random::link(linker)
+}
+
+/// Counts the call, and gives what it may reach.
+fn enter<'a>(context: &'a mut Context<'_>) -> Result<&'a mut Run, Stop> {
+    let run = context.data_mut().run();
+    run.enter()?;
+    Ok(run)
+}
+
+fn name(interface: &str) -> String {
+    format!("wasi:{interface}@{VERSION}")
+}

@@ -1,0 +1,224 @@
+//! What a component may ask for: an exact list. Everything else is refused by name, with what to do about it.
+
+use super::Refused;
+use super::shape::ImportName;
+
+/// Interfaces of the contract.
+const CONTRACT: [&str; 6] = ["context", "effects", "log", "state", "types", "usage"];
+
+/// Interfaces of WASI 0.2 that are linked, in a form that is empty, frozen or denied.
+const WASI: [(&str, &[&str]); 6] = [
+    ("io", &["error", "poll", "streams"]),
+    (
+        "cli",
+        &[
+            "environment",
+            "exit",
+            "stderr",
+            "stdin",
+            "stdout",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stderr",
+            "terminal-stdin",
+            "terminal-stdout",
+        ],
+    ),
+    ("clocks", &["monotonic-clock", "wall-clock"]),
+    ("random", &["insecure", "insecure-seed", "random"]),
+    ("filesystem", &["preopens", "types"]),
+    (
+        "sockets",
+        &["instance-network", "ip-name-lookup", "network", "tcp", "tcp-create-socket", "udp", "udp-create-socket"],
+    ),
+];
+
+/// Drafts that will be other names for what the contract has.
+const NOT_YET: [(&str, &str); 3] = [
+    ("wasi:keyvalue/", "bulkhead:plugin/state"),
+    ("wasi:config/", "bulkhead:plugin/context.config"),
+    ("wasi:logging/", "bulkhead:plugin/log"),
+];
+
+/// The names of the interfaces, sorted, if all of them are offered.
+pub(super) fn check(imports: Vec<ImportName>) -> Result<Vec<String>, Refused> {
+    let mut names = Vec::with_capacity(imports.len());
+    for import in imports {
+        judge(&import)?;
+        names.push(import.name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// An interface's name in its parts: `namespace:package/interface@version`.
+struct Parts<'a> {
+    package: &'a str,
+    interface: &'a str,
+    version: &'a str,
+}
+
+fn parts(name: &str) -> Option<Parts<'_>> {
+    let (package, rest) = name.split_once('/')?;
+    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+    package.contains(':').then_some(Parts { package, interface, version })
+}
+
+fn judge(import: &ImportName) -> Result<(), Refused> {
+    let name = import.name.escape_debug().to_string();
+    if !import.name.is_ascii() {
+        return Err(refuse(
+            format!("it needs `{name}`, whose name is not plain ASCII and only looks like one that is offered."),
+            "Correct the name of the import.",
+        ));
+    }
+    let Some(parts) = parts(&import.name).filter(|_| import.is_interface) else {
+        return Err(refuse(
+            format!("it needs `{name}`, which is not an interface of this host."),
+            "Import functions through the interfaces of bulkhead:plugin@0.1.0.",
+        ));
+    };
+    match parts.package {
+        "bulkhead:plugin" => contract(&parts, &name),
+        "wasi:http" => Err(Refused::upload(
+            "http",
+            format!("it needs `{name}`, which takes the `http` grant, and this host does not offer it yet."),
+            "Deliver through a sink instead (`effects.deliver`), or build without the HTTP client.",
+        )),
+        package => match package.strip_prefix("wasi:") {
+            Some(package) => wasi(package, &parts, &name),
+            None => Err(refuse(
+                format!("it needs `{name}`, which this host does not offer."),
+                "A host offers bulkhead:plugin@0.1 and an empty WASI 0.2. If it is a part of your own program, \
+                 compose it in (`wac plug`) before uploading.",
+            )),
+        },
+    }
+}
+
+fn contract(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
+    if !track(parts.version, "0.1.") {
+        return Err(Refused::upload(
+            "version",
+            format!("it is built for `{name}`; this host speaks bulkhead:plugin@0.1."),
+            "Build it with the SDK of this host's version (`bulkhead --version`), or upgrade the host.",
+        ));
+    }
+    if CONTRACT.contains(&parts.interface) {
+        return Ok(());
+    }
+    Err(Refused::upload(
+        "version",
+        format!("it needs `{name}`, an interface that this host does not have yet."),
+        "Upgrade the host, or build with an older SDK.",
+    ))
+}
+
+fn wasi(package: &str, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
+    if let Some((_, ours)) = NOT_YET.iter().find(|(draft, _)| name.starts_with(draft)) {
+        return Err(refuse(
+            format!("it needs `{name}`, which this host does not offer yet."),
+            format!("Use `{ours}` until then."),
+        ));
+    }
+    if parts.version.starts_with("0.3") {
+        return Err(refuse(
+            format!("it needs `{name}`; WASI 0.3 is not offered, because the engine calls it experimental."),
+            "Build it for WASI 0.2 (wasm32-wasip2, or the synchronous mode of your language's tool).",
+        ));
+    }
+    let offered = WASI.iter().find(|(offered, _)| *offered == package).map(|(_, interfaces)| *interfaces);
+    match offered {
+        Some(interfaces) if interfaces.contains(&parts.interface) && track(parts.version, "0.2.") => Ok(()),
+        Some(_) => Err(refuse(
+            format!("it needs `{name}`, which this host does not offer."),
+            "Of WASI, only stable interfaces of version 0.2 are offered. It is usually pulled in by a language's \
+             runtime: look for its option to stub WASI, or use the version of its tool that the templates use.",
+        )),
+        None => Err(refuse(
+            format!("it needs `{name}`, which this host does not offer."),
+            "It is usually pulled in by a language's runtime: look for its option to stub WASI (`--stub-wasi`, \
+             `-d all`), or use the template of `bulkhead plugin new`.",
+        )),
+    }
+}
+
+/// A release (no draft) of this track: `0.2.` and digits.
+fn track(version: &str, track: &str) -> bool {
+    version
+        .strip_prefix(track)
+        .is_some_and(|patch| !patch.is_empty() && patch.len() < 6 && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn refuse(detail: impl Into<String>, hint: impl Into<String>) -> Refused {
+    Refused::upload("import", detail, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(name: &str) -> String {
+        let import = ImportName { name: name.into(), is_interface: true };
+        judge(&import).map_or_else(|refused| refused.code, |()| "fine".into())
+    }
+
+    #[test]
+    fn the_list_is_exact() {
+        for good in [
+            "bulkhead:plugin/effects@0.1.0",
+            "bulkhead:plugin/types@0.1.17",
+            "wasi:io/streams@0.2.0",
+            "wasi:cli/environment@0.2.12",
+            "wasi:clocks/wall-clock@0.2.3",
+            "wasi:random/insecure-seed@0.2.6",
+            "wasi:filesystem/preopens@0.2.9",
+            "wasi:sockets/tcp@0.2.9",
+        ] {
+            assert_eq!(code(good), "fine", "{good}");
+        }
+        for bad in [
+            "wasi:io/streams@0.3.0",
+            "wasi:io/streams@0.2.0-rc-2023-11-10",
+            "wasi:io/streams@0.2.",
+            "wasi:io/streams",
+            "wasi:io/other@0.2.0",
+            "wasi:clocks/timezone@0.2.12",
+            "wasi:nn/inference@0.2.0",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:config/store@0.2.0-rc.1",
+            "wasi:logging/logging@0.1.0-draft",
+            "wasi:htt\u{0440}/outgoing-handler@0.2.0",
+            "wasi:cl\u{0456}/exit@0.2.0",
+            "demo:Host/x@1.0.0",
+            "demo:plugin/host@0.1.0",
+            "bulkhead:plugins/effects@0.1.0",
+            "env",
+            "a/b",
+            "",
+        ] {
+            assert_eq!(code(bad), "rejected_upload:import", "{bad}");
+        }
+        for skew in ["bulkhead:plugin/effects@0.2.0", "bulkhead:plugin/effects@0.1.0-rc.1", "bulkhead:plugin/new@0.1.1"]
+        {
+            assert_eq!(code(skew), "rejected_upload:version", "{skew}");
+        }
+        assert_eq!(code("wasi:http/outgoing-handler@0.2.10"), "rejected_upload:http");
+    }
+
+    #[test]
+    fn a_function_outside_of_an_interface_is_refused() {
+        let import = ImportName { name: "bulkhead:plugin/log@0.1.0".into(), is_interface: false };
+        assert!(judge(&import).is_err());
+    }
+
+    #[test]
+    fn a_refusal_names_the_import_and_says_what_to_do() {
+        for name in ["wasi:nn/inference@0.2.0", "demo:x/y@1.0.0", "wasi:http/types@0.2.0", "x"] {
+            let import = ImportName { name: name.into(), is_interface: true };
+            let refused = judge(&import).expect_err("because it is not offered");
+            assert!(refused.detail.contains(name), "{refused}");
+            assert!(refused.hint.len() > 20, "{refused}");
+        }
+    }
+}
