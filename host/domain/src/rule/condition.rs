@@ -1,8 +1,13 @@
-//! Conditions: CEL expressions that say yes or no.
-
-use std::sync::Arc;
+//! Conditions: expressions that say yes or no.
 
 use crate::rule::diagnostic::Diagnostic;
+use crate::rule::diagnostic::Source;
+use crate::rule::expression::Budget;
+use crate::rule::expression::Expression;
+use crate::rule::expression::Fail;
+use crate::rule::expression::Kind;
+use crate::rule::expression::Problem;
+use crate::rule::expression::Value;
 use crate::rule::scope::Scope;
 
 /// What a condition says about an event.
@@ -28,28 +33,67 @@ impl Truth {
     }
 }
 
-/// A checked condition.
+/// A checked condition. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    source: Arc<str>,
+    expression: Expression,
 }
 
 impl Condition {
     /// Reads a condition that stands alone, such as a filter in a query. Positions are within `source`.
     pub fn parse(source: &str) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { source: source.into() })
+        Self::compile(source).map_err(|problems| {
+            let text = Source::new(source);
+            problems.into_iter().map(|problem| text.problem(problem)).collect()
+        })
+    }
+
+    /// Reads a condition within a document.
+    pub(in crate::rule) fn compile(source: &str) -> Result<Self, Vec<Problem>> {
+        let expression = Expression::compile(source)?;
+        match expression.kind() {
+            None | Some(Kind::Bool) => Ok(Self { expression }),
+            Some(kind) => {
+                let hint = match kind {
+                    Kind::Optional => Some("end it with `.orValue(false)`".to_owned()),
+                    _ => None,
+                };
+                let message = format!("a condition must be true or false; this is {kind}");
+                Err(vec![Problem { offset: 0, message, hint }])
+            }
+        }
     }
 
     /// As it was written.
     #[must_use]
     pub fn source(&self) -> &str {
-        &self.source
+        self.expression.source()
+    }
+
+    /// Always this, whatever the event is, as far as that can be seen.
+    pub(in crate::rule) fn constant(&self) -> Option<bool> {
+        match self.expression.constant() {
+            Some(Value::Bool(bool)) => Some(bool),
+            _ => None,
+        }
     }
 
     /// Evaluates it.
     #[must_use]
     pub fn evaluate(&self, scope: &Scope<'_>) -> Truth {
-        let _ = scope;
-        Truth::No
+        self.evaluate_within(scope, &mut Budget::default())
+    }
+
+    /// Evaluates it within a budget that the caller may share among several.
+    #[must_use]
+    pub fn evaluate_within(&self, scope: &Scope<'_>, budget: &mut Budget) -> Truth {
+        match self.expression.evaluate(scope, budget) {
+            Ok(Value::Bool(true)) => Truth::Yes,
+            Ok(Value::Bool(false)) => Truth::No,
+            Ok(other) => Truth::Error(format!("the condition gave {}, not true or false", other.kind())),
+            Err(Fail::Missing(field)) => Truth::MissingField(field),
+            Err(Fail::Impossible(reason)) => Truth::Error(reason),
+            Err(Fail::OverBudget) => Truth::OverBudget,
+        }
     }
 }

@@ -17,6 +17,7 @@ pub mod definition;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
+pub mod expression;
 pub mod glob;
 pub mod index;
 pub mod scope;
