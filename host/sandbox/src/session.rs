@@ -121,6 +121,9 @@ impl Session {
         let fuel = self.setup.limits.fuel.saturating_sub(instance.store.get_fuel().unwrap_or_default());
         let memory = instance.store.data().limiter.memory();
         let mut run = instance.store.data_mut().end();
+        if let Some(Run { log, setup, redactor, .. }) = &mut run {
+            log.flush(&setup.limits, redactor);
+        }
         let returned = match result {
             Ok(Ok(returned)) => Ok(returned),
             Ok(Err(error)) => Err(outcome::failure(&error, run.as_ref(), &mut instance.store.data_mut().limiter)),
@@ -132,7 +135,7 @@ impl Session {
         if returned.is_ok() && self.setup.policy != InstancePolicy::Event {
             self.instance = Some(instance);
         }
-        let mut attempt = conclude(&self.setup, run.take(), returned);
+        let mut attempt = conclude(&self.setup, run, returned);
         attempt.fuel = fuel;
         attempt.memory = memory;
         attempt.instantiated = instantiated;
@@ -217,7 +220,6 @@ fn conclude(setup: &Setup, run: Option<Run>, returned: Result<Returned, Failure>
         attempt.outcome = Outcome::Failed(returned.err().unwrap_or_else(outcome::panicked));
         return attempt;
     };
-    log.flush(&setup.limits, &redactor);
     attempt.outcome = match returned {
         Err(failure) => Outcome::Failed(failure),
         Ok(Err(failure)) => {

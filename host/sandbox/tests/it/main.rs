@@ -1,0 +1,16 @@
+//! The sandbox against components that behave, and against those that do not.
+//!
+//! Guests are written here as text and made components on the spot, so that nothing but this crate is needed. The
+//! names in the comments (H01 …) are those of the threat catalogue.
+
+mod abi;
+mod artefacts;
+mod cpu;
+mod determinism;
+mod grants;
+mod guest;
+mod lab;
+mod lifecycle;
+mod memory;
+mod upload;
+mod wasi;
