@@ -1,0 +1,164 @@
+//! The story of an event: what it is, what it follows from, what ran over it, what that led to, and why anything waits.
+
+use serde_json::Value;
+
+use crate::cli::error::Result;
+use crate::cli::paint::Paint;
+use crate::cli::paint::clean;
+use crate::cli::paint::cut;
+use crate::cli::plugin::log_line;
+use crate::cli::plugin::log_lines;
+use crate::cli::screen;
+use crate::cli::value;
+use crate::cli::value::at;
+use crate::cli::value::items;
+use crate::cli::value::number;
+
+/// Characters of the payload that are shown; JSON output has the whole.
+const DATA_MAX: usize = 2_000;
+
+/// Prints it.
+pub fn print(story: &Value) -> Result<()> {
+    tell(story, Paint::stdout()).iter().try_for_each(|line| screen::line(line))
+}
+
+/// All lines.
+fn tell(story: &Value, paint: Paint) -> Vec<String> {
+    let event = story.get("event").unwrap_or(story);
+    let mut lines = head(event, story, paint);
+    let causes = items(story, "/causes");
+    if !causes.is_empty() {
+        lines.push(String::new());
+        lines.push(paint.bold("follows from"));
+        lines.extend(causes.iter().map(|cause| format!("  {}", named(cause, paint))));
+    }
+    let branches = branches(story, paint);
+    lines.push(String::new());
+    if branches.is_empty() && items(story, "/waits").is_empty() {
+        lines.push("no rule matched, or it has not been looked at yet".to_owned());
+    }
+    for why in items(story, "/waits") {
+        let why = if why.is_object() { at(why, "/detail") } else { value::text(why) };
+        lines.push(format!("{} {}", paint.yellow("waits:"), clean(&why)));
+    }
+    lines.extend(tree(&branches, paint));
+    lines
+}
+
+/// What it is.
+fn head(event: &Value, story: &Value, paint: Paint) -> Vec<String> {
+    let mut lines = vec![named(event, paint)];
+    let known = ["specversion", "id", "type", "data", "data_base64", "datacontenttype"];
+    let fields = event.as_object().into_iter().flatten().filter(|(name, _)| !known.contains(&name.as_str()));
+    for (name, value) in fields {
+        lines.push(format!("  {} {}", paint.dim(&format!("{name:14}")), clean(&value::text(value))));
+    }
+    for (name, title) in [("/recorded", "recorded"), ("/hash", "hash")] {
+        let value = at(story, name);
+        if !value.is_empty() {
+            lines.push(format!("  {} {}", paint.dim(&format!("{title:14}")), clean(&value)));
+        }
+    }
+    if let Some(data) = event.get("data") {
+        let whole = format!("{data:#}");
+        let shown: String = whole.chars().take(DATA_MAX).collect();
+        lines.extend(shown.lines().map(|line| format!("  {}", clean(line))));
+        if shown.len() < whole.len() {
+            lines.push(paint.dim("  … (--output json shows the whole)"));
+        }
+    }
+    lines
+}
+
+/// `orders.created  shop-0001`
+fn named(event: &Value, paint: Paint) -> String {
+    format!("{}  {}", paint.cyan(&clean(&at(event, "/type"))), paint.bold(&clean(&at(event, "/id"))))
+}
+
+/// Something that came of the event, with what belongs to it.
+struct Branch {
+    title: String,
+    below: Vec<String>,
+}
+
+fn branches(story: &Value, paint: Paint) -> Vec<Branch> {
+    let runs = items(story, "/runs").iter().map(|run| of_run(run, paint));
+    let deliveries = items(story, "/deliveries").iter().map(|delivery| of_delivery(delivery, paint));
+    let follow_ups =
+        ["/follow_ups", "/followups", "/effects"].iter().map(|at| items(story, at)).find(|it| !it.is_empty());
+    let follow_ups = follow_ups.unwrap_or_default().iter();
+    let follow_ups =
+        follow_ups.map(|event| Branch { title: format!("event {}", named(event, paint)), below: Vec::new() });
+    runs.chain(deliveries).chain(follow_ups).collect()
+}
+
+fn of_run(run: &Value, paint: Paint) -> Branch {
+    let state = at(run, "/state");
+    let mut title = format!("rule {}  {}", paint.bold(&clean(&at(run, "/rule"))), paint.state(&clean(&state)));
+    let plugin = at(run, "/plugin");
+    if !plugin.is_empty() {
+        title += &format!("  {} v{}", clean(&plugin), at(run, "/version"));
+    }
+    let attempts = number(run, "/attempts");
+    if attempts > 1 {
+        title += &format!("  attempt {attempts}");
+    }
+    if number(run, "/duration_us") > 0 {
+        title += &paint.dim(&format!("  {}", value::micros(number(run, "/duration_us"))));
+    }
+    if number(run, "/fuel") > 0 {
+        title += &paint.dim(&format!("  fuel {}", value::fuel(number(run, "/fuel"))));
+    }
+    let mut below = Vec::new();
+    below.extend(reason(run));
+    let waits = at(run, "/waits");
+    if !waits.is_empty() {
+        below.push(format!("{} {}", paint.yellow("waits:"), clean(&waits)));
+    }
+    let due = at(run, "/due");
+    if !due.is_empty() && state == "retrying" {
+        below.push(format!("next attempt {}", value::time(&due.into())));
+    }
+    below.extend(log_lines(run.get("logs").unwrap_or(&Value::Null)).iter().map(|line| log_line(line, paint)));
+    if state == "parked" {
+        below.push(paint.dim(&format!("bulkhead parked redrive {}", clean(&at(run, "/id")))));
+    }
+    Branch { title, below }
+}
+
+fn of_delivery(delivery: &Value, paint: Paint) -> Branch {
+    let state = at(delivery, "/state");
+    let mut title = format!("to {}  {}", paint.bold(&clean(&at(delivery, "/sink"))), paint.state(&clean(&state)));
+    title += &paint.dim(&format!("  {}", clean(&at(delivery, "/id"))));
+    let attempts = number(delivery, "/attempts");
+    if attempts > 1 {
+        title += &format!("  attempt {attempts}");
+    }
+    let mut below: Vec<String> = reason(delivery).into_iter().collect();
+    if state == "parked" {
+        below.push(paint.dim(&format!("bulkhead delivery redeliver {}", clean(&at(delivery, "/id")))));
+    }
+    Branch { title, below }
+}
+
+/// `plugin:reject: a total below zero`
+fn reason(of: &Value) -> Option<String> {
+    let (code, reason) = (clean(&at(of, "/code")), clean(&at(of, "/reason")));
+    match (code.is_empty(), reason.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(code),
+        (true, false) => Some(cut(&reason, 400)),
+        (false, false) => Some(format!("{code}: {}", cut(&reason, 400))),
+    }
+}
+
+fn tree(branches: &[Branch], paint: Paint) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (index, branch) in branches.iter().enumerate() {
+        let last = index + 1 == branches.len();
+        let (fork, stem) = if last { ("└─", "  ") } else { ("├─", "│ ") };
+        lines.push(format!("{} {}", paint.dim(fork), branch.title));
+        lines.extend(branch.below.iter().map(|line| format!("{}   {line}", paint.dim(stem))));
+    }
+    lines
+}

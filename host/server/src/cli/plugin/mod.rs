@@ -1,0 +1,180 @@
+//! `bulkhead plugin`: upload versions, switch between them, look inside.
+//!
+//! Reading order: the tree of commands here, then `push` (upload) and `inside` (settings, state, logs).
+
+mod inside;
+mod push;
+
+use clap::Args;
+use clap::Subcommand;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::connection::Connection;
+use crate::cli::error::Result;
+use crate::cli::screen;
+use crate::cli::screen::Cell;
+use crate::cli::screen::Column;
+use crate::cli::screen::Format;
+use crate::cli::screen::Listing;
+use crate::cli::screen::Output;
+use crate::cli::value;
+
+pub use inside::lines as log_lines;
+pub use inside::log_line;
+pub use push::Component;
+pub use push::upload;
+
+const EXAMPLES: &str = "Examples:
+  bulkhead plugin push .                       # a folder with plugin.toml and a built component
+  bulkhead plugin push enrich.wasm --activate  # enrich.toml beside it is its manifest
+  bulkhead plugin show enrich
+  bulkhead plugin rollback enrich
+  bulkhead plugin config set enrich threshold=10 currency=EUR
+  bulkhead plugin state enrich --prefix order/
+  bulkhead plugin logs enrich --limit 20";
+
+const COLUMNS: &[Column] = &[
+    ("NAME", "/name", Cell::Text),
+    ("ACTIVE", "/active|/version", Cell::Text),
+    ("STATE", "/state", Cell::State),
+    ("DIGEST", "/digest", Cell::Text),
+    ("GRANTS", "/grants", Cell::Text),
+    ("UPDATED", "/updated|/created", Cell::Time),
+];
+
+const VERSIONS: &[Column] = &[
+    ("VERSION", "/version|/number", Cell::Count),
+    ("STATE", "/state", Cell::State),
+    ("DIGEST", "/digest", Cell::Text),
+    ("SIZE", "/size|/inspection/size", Cell::Bytes),
+    ("BY", "/author", Cell::Text),
+    ("CREATED", "/created", Cell::Time),
+];
+
+/// Plugins: push, list, show, activate, rollback, retire, pause, resume, config, state, logs
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Plugin {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Upload a version; the same bytes again change nothing
+    Push(push::Push),
+    /// All plugins
+    List {
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// One plugin with its versions, what it imports and what it may do
+    Show {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let new runs use a version; what has begun ends on the version that began it
+    Activate {
+        /// Its name
+        name: String,
+        /// The version's number, as `show` lists it
+        version: u32,
+    },
+    /// Go back to the version that was active before
+    Rollback {
+        /// Its name
+        name: String,
+    },
+    /// Take a version that is not active out of use for good
+    Retire {
+        /// Its name
+        name: String,
+        /// The version's number
+        version: u32,
+    },
+    /// Hold its runs; nothing is lost
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Let held runs go on, in order
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// Its settings: get, set
+    Config {
+        #[command(subcommand)]
+        action: inside::Config,
+    },
+    /// The keys it has stored, or the value under one of them
+    State(inside::State),
+    /// What it has written to its log, newest run first
+    Logs(inside::Logs),
+}
+
+impl Plugin {
+    /// Does it.
+    pub async fn run(self) -> Result<()> {
+        let client = self.connection.tenant()?;
+        let plugin = |name: &str| ["v1", "plugins"].map(str::to_owned).into_iter().chain([name.to_owned()]).collect();
+        let post = async |name: String, action: &'static str, body: Value| {
+            let path: Vec<String> = plugin(&name);
+            let path: Vec<&str> = path.iter().map(String::as_str).chain([action]).collect();
+            client.post(&path, &body).await.map(|answer| (name, answer))
+        };
+        match self.action {
+            Action::Push(push) => push.run(&client).await,
+            Action::List { listing } => {
+                let items = client.list(&["v1", "plugins"], &[], listing.limit).await?;
+                screen::list(items, listing.output, COLUMNS, "no plugins yet: bulkhead plugin push FILE --activate")
+            }
+            Action::Show { name, format } => show(&client.get(&["v1", "plugins", &name], &[]).await?, format.output),
+            Action::Activate { name, version } => {
+                let (name, _) = post(name, "activate", json!({"version": version})).await?;
+                screen::line(&format!("plugin {name}: version {version} is active"))
+            }
+            Action::Rollback { name } => {
+                let (name, answer) = post(name, "rollback", json!({})).await?;
+                let version = value::text(answer.get("active").or(answer.get("version")).unwrap_or(&Value::Null));
+                screen::line(&format!("plugin {name}: version {version} is active again"))
+            }
+            Action::Retire { name, version } => {
+                let (name, _) = post(name, "retire", json!({"version": version})).await?;
+                screen::line(&format!("plugin {name}: version {version} is retired"))
+            }
+            Action::Pause { name } => {
+                let (name, _) = post(name, "pause", json!({})).await?;
+                screen::line(&format!("plugin {name} is paused; its runs are held"))
+            }
+            Action::Resume { name } => {
+                let (name, _) = post(name, "resume", json!({})).await?;
+                screen::line(&format!("plugin {name} goes on"))
+            }
+            Action::Config { action } => action.run(&client).await,
+            Action::State(state) => state.run(&client).await,
+            Action::Logs(logs) => logs.run(&client).await,
+        }
+    }
+}
+
+fn show(plugin: &Value, output: Output) -> Result<()> {
+    if output == Output::Json {
+        return screen::json(plugin);
+    }
+    let mut rest = plugin.clone();
+    let versions = rest.as_object_mut().and_then(|fields| fields.remove("versions"));
+    screen::object(&rest)?;
+    match versions {
+        Some(Value::Array(versions)) if !versions.is_empty() => {
+            screen::line("")?;
+            screen::list(versions, Output::Table, VERSIONS, "")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,210 @@
+//! Upload: finds the component and its manifest, and sends both.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::Args;
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use crate::cli::client::Client;
+use crate::cli::error::Error;
+use crate::cli::error::Result;
+use crate::cli::input;
+use crate::cli::screen;
+use crate::cli::screen::Format;
+use crate::cli::screen::Output;
+use crate::cli::value;
+use crate::cli::value::at;
+
+/// What is uploaded.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// A component (`.wasm`), or a folder with a `plugin.toml` whose `[build] artifact` is one
+    path: PathBuf,
+    /// Its manifest [default: a .toml of the same name beside the component, else plugin.toml in its folder]
+    #[arg(short, long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// The plugin's name [default: the manifest's, else the file's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Let new runs use it at once
+    #[arg(short, long)]
+    activate: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A component with its manifest, read and ready to go.
+#[derive(Debug)]
+pub struct Component {
+    /// The plugin's name.
+    pub name: String,
+    /// The component.
+    pub wasm: Vec<u8>,
+    /// The manifest; without one the plugin gets no grants.
+    pub manifest: Option<String>,
+}
+
+impl Push {
+    /// Does it.
+    pub async fn run(self, client: &Client) -> Result<()> {
+        let component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
+        let answer = upload(client, &component, self.activate).await?;
+        if self.format.output == Output::Json {
+            return screen::json(&answer);
+        }
+        let name = &component.name;
+        let version = at(&answer, "/version");
+        screen::line(&format!("plugin {name}: version {version} is {}", at(&answer, "/state")))?;
+        screen::line(&format!("  digest   {}", at(&answer, "/digest")))?;
+        screen::line(&format!("  size     {}", value::bytes(component.wasm.len() as u64)))?;
+        let imports = at(&answer, "/imports");
+        if !imports.is_empty() {
+            screen::line(&format!("  imports  {imports}"))?;
+        }
+        screen::line(&format!("  grants   {}", grants(answer.get("grants").unwrap_or(&Value::Null))))?;
+        for warning in value::items(&answer, "/warnings") {
+            screen::note(&format!("warning: {}", crate::cli::paint::clean(&value::text(warning))))?;
+        }
+        if self.activate { Ok(()) } else { screen::note(&format!("next: bulkhead plugin activate {name} {version}")) }
+    }
+}
+
+/// `emit orders.*; schedule`, or `none`.
+fn grants(grants: &Value) -> String {
+    let Some(fields) = grants.as_object() else { return "none".to_owned() };
+    let parts = fields.iter().filter_map(|(name, value)| match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::Bool(true) => Some(name.clone()),
+        Value::Array(items) if items.is_empty() => None,
+        value => Some(format!("{name} {}", value::text(value))),
+    });
+    let text = parts.collect::<Vec<_>>().join("; ");
+    if text.is_empty() { "none".to_owned() } else { text }
+}
+
+impl Component {
+    /// Reads a component from a file or folder.
+    pub async fn read(path: &Path, manifest: Option<&Path>, name: Option<&str>) -> Result<Self> {
+        let (wasm, manifest) = if path.is_dir() {
+            let manifest = manifest.map_or_else(|| path.join("plugin.toml"), Path::to_path_buf);
+            let text = input::text(&manifest).await?;
+            let Some(artifact) = field(&text, &manifest, "build", "artifact")? else {
+                return Err(Error::hinted(
+                    format!("{} does not say where the component is", manifest.display()),
+                    "add `artifact = \"…\"` to its [build], or push the .wasm file itself",
+                ));
+            };
+            (path.join(artifact), Some((manifest, text)))
+        } else {
+            let found = match manifest {
+                Some(manifest) => Some(manifest.to_path_buf()),
+                None => beside(path),
+            };
+            match found {
+                Some(manifest) => {
+                    let text = input::text(&manifest).await?;
+                    (path.to_path_buf(), Some((manifest, text)))
+                }
+                None => (path.to_path_buf(), None),
+            }
+        };
+        let named = match &manifest {
+            Some((path, text)) => field(text, path, "plugin", "name")?,
+            None => None,
+        };
+        let stem = wasm.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
+        let name = name.map(str::to_owned).or(named).unwrap_or(stem);
+        Ok(Self { name, wasm: input::bytes(&wasm).await?, manifest: manifest.map(|(_, text)| text) })
+    }
+}
+
+fn beside(wasm: &Path) -> Option<PathBuf> {
+    [wasm.with_extension("toml"), wasm.with_file_name("plugin.toml")].into_iter().find(|path| path.is_file())
+}
+
+/// One text of a manifest. The rest is the host's to check.
+fn field(text: &str, path: &Path, table: &str, name: &str) -> Result<Option<String>> {
+    let manifest: toml::Table =
+        toml::from_str(text).map_err(|cause| Error::failed(format!("{} is no TOML: {cause}", path.display())))?;
+    let value = manifest.get(table).and_then(|table| table.get(name)).and_then(toml::Value::as_str);
+    Ok(value.map(str::to_owned))
+}
+
+/// Sends it.
+pub async fn upload(client: &Client, component: &Component, activate: bool) -> Result<Value> {
+    let query: &[(&str, &str)] = if activate { &[("activate", "true")] } else { &[] };
+    let request = client.request(Method::PUT, &["v1", "plugins", &component.name], query)?;
+    let request = match &component.manifest {
+        None => request.header(CONTENT_TYPE, "application/wasm").body(component.wasm.clone()),
+        Some(manifest) => {
+            let boundary = format!("bulkhead-{}", uuid::Uuid::new_v4().simple());
+            let body = multipart(&boundary, &component.wasm, manifest);
+            request.header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}")).body(body)
+        }
+    };
+    client.call(request).await
+}
+
+fn multipart(boundary: &str, wasm: &[u8], manifest: &str) -> Vec<u8> {
+    let parts = [
+        ("manifest", "plugin.toml", "application/toml", manifest.as_bytes()),
+        ("component", "plugin.wasm", "application/wasm", wasm),
+    ];
+    let mut body = Vec::with_capacity(wasm.len() + manifest.len() + 512);
+    for (name, file, kind, bytes) in parts {
+        let head = format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file}\"\r\nContent-Type: {kind}\r\n\r\n"
+        );
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_component_is_found_with_its_manifest() {
+        let folder = tempfile::tempdir().expect("because a temporary folder can be made");
+        let at = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).expect("because the folder is there");
+        write("fraud_score.wasm", "\0asm");
+        let bare = Component::read(&at("fraud_score.wasm"), None, None).await.expect("because it is there");
+        assert_eq!((bare.name.as_str(), bare.manifest), ("fraud-score", None));
+        write("plugin.toml", "[plugin]\nname = \"other\"\n[build]\nartifact = \"fraud_score.wasm\"");
+        let whole = Component::read(folder.path(), None, None).await.expect("because the artefact is there");
+        assert_eq!((whole.name.as_str(), whole.wasm.as_slice()), ("other", &b"\0asm"[..]));
+        write("fraud_score.toml", "[plugin]\nname = \"nearer\"");
+        let near = Component::read(&at("fraud_score.wasm"), None, None).await.expect("because it is there");
+        assert_eq!(near.name, "nearer");
+        let named = Component::read(&at("fraud_score.wasm"), None, Some("mine")).await.expect("because it is there");
+        assert_eq!(named.name, "mine");
+        write("plugin.toml", "[plugin]\nname = \"other\"");
+        assert!(Component::read(folder.path(), None, None).await.is_err());
+    }
+
+    #[test]
+    fn a_multipart_body_has_both_parts() {
+        let body = multipart("b", b"\0asm", "[plugin]");
+        let text = String::from_utf8(body).expect("because these bytes are text");
+        assert_eq!(text.matches("--b\r\n").count(), 2);
+        assert!(text.contains(
+            "name=\"component\"; filename=\"plugin.wasm\"\r\nContent-Type: application/wasm\r\n\r\n\0asm\r\n"
+        ));
+        assert!(text.ends_with("\r\n--b--\r\n"));
+    }
+
+    #[test]
+    fn grants_read_well() {
+        let text = grants(&serde_json::json!({"emit": ["a.*", "b"], "http": [], "schedule": true, "x": false}));
+        assert_eq!(text, "emit a.*, b; schedule");
+        assert_eq!(grants(&serde_json::json!({})), "none");
+    }
+}
