@@ -107,7 +107,7 @@ fn time_batches<T>(calls: usize, mut make: impl FnMut() -> T, mut call: impl FnM
 fn resident_mib() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
-    pages * 4_096 >> 20
+    (pages * 4_096) >> 20
 }
 
 /// An order of about 1 KiB.
@@ -207,6 +207,7 @@ mod raw {
     use wasmtime::PoolingAllocationConfig;
     use wasmtime::Store;
     use wasmtime::UpdateDeadline;
+    use wasmtime::WasmFeatures;
     use wasmtime::component::Component;
     use wasmtime::component::HasSelf;
     use wasmtime::component::InstancePre;
@@ -324,6 +325,10 @@ mod raw {
             let mut config = Config::new();
             config.cranelift_opt_level(OptLevel::Speed).consume_fuel(true).epoch_interruption(true);
             config.cranelift_nan_canonicalization(true).concurrency_support(false).max_wasm_stack(512 << 10);
+            for feature in [WasmFeatures::GC, WasmFeatures::GC_TYPES, WasmFeatures::EXCEPTIONS] {
+                config.wasm_features(feature, false);
+            }
+            config.wasm_features(WasmFeatures::FUNCTION_REFERENCES, false);
             let mut pool = PoolingAllocationConfig::new();
             pool.total_memories(16).total_tables(64).total_core_instances(64).max_memory_size(64 << 20);
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

@@ -3,6 +3,7 @@
 //! wasmtime's ready-made limiter compares each memory by itself, so a component with eight memories has eight times
 //! the limit. This one sums.
 
+use bulkhead_domain::policy::limits::Limits;
 use wasmtime::ResourceLimiter;
 
 /// Core instances in a store; a component may have 64, and adapters count too.
@@ -15,10 +16,15 @@ const TABLES: usize = 32;
 /// Handles to resources that a guest may hold at a time.
 pub(crate) const HANDLES: usize = 1_024;
 
-/// Bytes that may cross from the guest to the host in one call, either way it is called: as wasmtime counts them,
-/// by their size on the host. The largest legal argument or result is the sum of all effects' bytes (1 MiB); the
-/// room beside it is for the lists and strings around them.
-pub(crate) const CROSSING: usize = 1 << 20;
+/// Room for the lists and strings around what crosses.
+const AROUND: usize = 256 << 10;
+
+/// Bytes that may cross from the guest to the host in one call, in whichever direction it is called; wasmtime counts
+/// them by their size on the host. As much as the largest legal argument or answer, and what is around it.
+pub(crate) fn crossing(limits: &Limits) -> usize {
+    let largest = limits.effect_bytes.max(limits.effect_body).max(limits.state_value).max(limits.log_line);
+    largest.saturating_add(AROUND)
+}
 
 /// The budget of one store.
 #[derive(Debug)]

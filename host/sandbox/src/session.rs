@@ -30,9 +30,9 @@ use crate::capability::random::Purpose;
 use crate::capability::redact::Redactor;
 use crate::capability::redact::escape;
 use crate::capability::run::Run;
-use crate::limits::CROSSING;
 use crate::limits::HANDLES;
 use crate::limits::Limiter;
+use crate::limits::crossing;
 use crate::plugin::Plugin;
 use crate::port::Attempt;
 use crate::port::Call;
@@ -101,7 +101,9 @@ impl Session {
 
     fn call(&mut self, call: &Call<'_>, duty: Duty) -> Attempt {
         let started = Instant::now();
-        if self.setup.policy == InstancePolicy::Event || self.instance.as_ref().is_some_and(Instance::is_worn) {
+        if self.setup.policy == InstancePolicy::Event
+            || self.instance.as_ref().is_some_and(|instance| instance.is_worn(started))
+        {
             self.instance = None;
         }
         let instantiated = self.instance.is_none();
@@ -109,7 +111,7 @@ impl Session {
         // Taken out: unless it comes back in order, it is dropped.
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => Instance::bare(&self.engine, &self.setup),
+            None => Instance::bare(&self.engine, &self.setup, started),
         };
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
             instance.arm(&self.setup, run);
@@ -146,21 +148,21 @@ impl Session {
 
 impl Instance {
     /// A store with its limits and nothing in it yet.
-    fn bare(engine: &Engine, setup: &Setup) -> Self {
+    fn bare(engine: &Engine, setup: &Setup, now: Instant) -> Self {
         let limiter = Limiter::new(setup.limits.memory, setup.limits.table_elements);
         let mut store = Store::new(engine, Host::new(limiter));
         store.limiter(|host| &mut host.limiter);
-        store.set_hostcall_fuel(CROSSING);
+        store.set_hostcall_fuel(crossing(&setup.limits));
         store.set_max_component_handles(HANDLES);
         store.epoch_deadline_callback(|mut context| {
             context.data_mut().run().watch.check()?;
             Ok(UpdateDeadline::Continue(1))
         });
-        Self { store, handler: None, transformer: None, calls: 0, born: Instant::now() }
+        Self { store, handler: None, transformer: None, calls: 0, born: now }
     }
 
-    fn is_worn(&self) -> bool {
-        self.calls >= CALLS_MAX || self.born.elapsed() >= AGE_MAX
+    fn is_worn(&self, now: Instant) -> bool {
+        self.calls >= CALLS_MAX || now.duration_since(self.born) >= AGE_MAX
     }
 
     /// Sets what bounds the call, before anything of the guest runs: a start section can loop, too.

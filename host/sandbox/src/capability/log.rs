@@ -133,6 +133,10 @@ impl Log {
     }
 
     fn remember(&mut self, redactor: &Redactor, text: &str) {
+        // Rust says this after every panic, and here nobody can follow the advice.
+        if text.starts_with("note: run with `RUST_BACKTRACE") {
+            return;
+        }
         if self.last_words.len() == LAST_WORDS {
             self.last_words.remove(0);
         }

@@ -40,8 +40,17 @@ const NOT_YET: [(&str, &str); 3] = [
     ("wasi:logging/", "bulkhead:plugin/log"),
 ];
 
+/// Imports of one component. All that is offered is fewer than forty.
+const IMPORTS_MAX: usize = 200;
+
 /// The names of the interfaces, sorted, if all of them are offered.
 pub(super) fn check(imports: Vec<ImportName>) -> Result<Vec<String>, Refused> {
+    if imports.len() > IMPORTS_MAX {
+        return Err(refuse(
+            format!("it has {} imports; at most {IMPORTS_MAX} are allowed.", imports.len()),
+            "Build it with the versions of the tools that the templates use.",
+        ));
+    }
     let mut names = Vec::with_capacity(imports.len());
     for import in imports {
         judge(&import)?;

@@ -53,6 +53,18 @@ fn expected(list: &[(&str, bool)]) -> Vec<(String, bool)> {
     list.iter().map(|(text, instantiated)| ((*text).to_owned(), *instantiated)).collect()
 }
 
+/// Sessions go to worker threads, everything else is shared by them.
+#[test]
+fn sessions_can_be_sent() {
+    fn send<T: Send>() {}
+    fn share<T: Send + Sync + Clone>() {}
+    send::<bulkhead_sandbox::Session>();
+    share::<bulkhead_sandbox::Sandbox>();
+    share::<bulkhead_sandbox::Plugin>();
+    share::<bulkhead_sandbox::Error>();
+    share::<bulkhead_sandbox::Refused>();
+}
+
 /// H57: after a trap there is a new instance.
 #[test]
 fn a_trapped_instance_is_never_called_again() {
@@ -166,4 +178,18 @@ fn what_a_guest_is_told() {
     assert_eq!(writes, [("country", Bytes::from_static(b"\"DE\"")), ("total", Bytes::from_static(b"42"))]);
     assert_eq!(attempt.usage, BTreeMap::from([("total".to_owned(), 2.5)]));
     assert_eq!(attempt.host_calls, 6);
+}
+
+/// Where address space is limited, the pool gives way to memory on demand, and everything works as before.
+#[test]
+fn without_room_for_the_pool_instances_are_made_on_demand() {
+    let output = std::process::Command::new("/bin/sh")
+        .arg("-c")
+        .arg("ulimit -v 20000000 && exec \"$0\" \"$@\"")
+        .arg(std::env::current_exe().expect("because this runs"))
+        .args(["--exact", "lifecycle::a_trapped_instance_is_never_called_again", "--test-threads=1"])
+        .output()
+        .expect("because there is a shell");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -99,6 +99,26 @@ fn imports_are_an_exact_list() {
     assert_refused(&raw("(component (import \"a\" (core module)))"), "import");
 }
 
+/// H67: very many imports, each of them fine.
+#[test]
+fn floods_of_imports_are_refused() {
+    let mut text = String::from("(component ");
+    for patch in 0..1_000 {
+        write!(text, "(import \"wasi:io/error@0.2.{patch}\" (instance))").expect("because a string takes everything");
+    }
+    assert_refused(&raw(&(text + ")")), "import");
+
+    let mut guest = Guest::handler(OK);
+    let mut functions = String::new();
+    for number in 0..501 {
+        write!(functions, "call{number}: func();").expect("because a string takes everything");
+        guest = guest.import_from("wasi:filesystem/types@0.2.0", &format!("call{number}"), &format!("f{number}"), "");
+    }
+    guest.packages.push(format!("package wasi:filesystem@0.2.0; interface types {{ {functions} }}"));
+    guest.world += "import wasi:filesystem/types@0.2.0;";
+    assert_refused(&guest.component(), "import");
+}
+
 /// An interface that is offered, with a function that is not, or with another type.
 #[test]
 fn functions_that_do_not_fit_are_named() {

@@ -20,11 +20,15 @@ enum Absent {}
 /// Resources of other interfaces, which these only mention.
 const FOREIGN: [&str; 4] = ["input-stream", "output-stream", "pollable", "error"];
 
+/// Functions that a component may declare of the two packages; they have about a hundred.
+const FUNCTIONS_MAX: usize = 500;
+
 /// Adds what `component` needs of the two packages; none if it needs nothing of them.
 pub(crate) fn link(linker: &Linker<Host>, component: &Component) -> wasmtime::Result<Option<Linker<Host>>> {
     let ty = component.component_type();
     let engine = component.engine();
     let mut extended = None;
+    let mut functions = 0;
     for (name, import) in ty.imports(engine) {
         let denied = name.starts_with("wasi:filesystem/") || name.starts_with("wasi:sockets/");
         let ComponentItem::ComponentInstance(import) = import.ty else { continue };
@@ -33,6 +37,10 @@ pub(crate) fn link(linker: &Linker<Host>, component: &Component) -> wasmtime::Re
         }
         let mut instance = extended.get_or_insert_with(|| linker.clone()).instance(name)?;
         for (item, ty) in import.exports(engine) {
+            functions += 1;
+            if functions > FUNCTIONS_MAX {
+                return Err(wasmtime::Error::msg(format!("`{name}` does not have so many functions")));
+            }
             match ty.ty {
                 ComponentItem::ComponentFunc(_) => link_function(&mut instance, name, item)?,
                 ComponentItem::Resource(_) if !FOREIGN.contains(&item) => {
