@@ -31,7 +31,7 @@ pub(crate) fn failure(error: &wasmtime::Error, run: Option<&Run>, limiter: &mut 
     }
     let refused_memory = limiter.take_refused();
     let (code, text) = match error.downcast_ref::<Trap>() {
-        Some(Trap::UnreachableCodeReached) if refused_memory => return out_of_memory(limiter),
+        Some(Trap::UnreachableCodeReached) if refused_memory => return out_of_memory(limiter, run),
         Some(trap) => trapped(*trap, run),
         None if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() => {
             return Failure::new("host:capacity", "the host has no room for another instance at the moment");
@@ -71,15 +71,13 @@ fn stopped(stop: &Stop, run: Option<&Run>) -> Failure {
     Failure::new(code, reason)
 }
 
-fn out_of_memory(limiter: &Limiter) -> Failure {
-    Failure::new(
-        "limit:memory",
-        format!(
-            "the plugin asked for more memory than its limit of {} MiB and gave up; raise `memory` under [limits] in \
-             plugin.toml if the plan allows it",
-            limiter.memory_max() >> 20
-        ),
-    )
+fn out_of_memory(limiter: &Limiter, run: Option<&Run>) -> Failure {
+    let text = format!(
+        "the plugin asked for more memory than its limit of {} MiB and gave up; raise `memory` under [limits] in \
+         plugin.toml if the plan allows it",
+        limiter.memory_max() >> 20
+    );
+    Failure::new("limit:memory", with_last_words(&text, run))
 }
 
 fn trapped(trap: Trap, run: Option<&Run>) -> (&'static str, String) {

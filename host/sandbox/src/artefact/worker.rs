@@ -1,8 +1,8 @@
 //! The compile worker: component in on stdin, machine code out on stdout, one line of JSON on stderr if it failed.
 //!
 //! A valid component of half a megabyte can make the compiler ask for 26 GB, which ends the process and cannot be
-//! caught. So compilation has a process of its own, with limits, without environment, files or network of ours, which
-//! lives for one component. It decides nothing: what it says is only believed about its own input.
+//! caught. So compilation has a process of its own, with limits and without an environment, which lives for one component.
+//! It runs nothing of the component and decides nothing: what it says is only believed about its own input.
 
 use std::io::Read;
 use std::io::Write;

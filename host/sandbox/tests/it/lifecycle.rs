@@ -8,10 +8,15 @@ use bulkhead_domain::effect::Effect;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::policy::grants::Grants;
 use bulkhead_domain::policy::limits::InstancePolicy;
+use bulkhead_sandbox::Compiler;
 use bulkhead_sandbox::Held;
+use bulkhead_sandbox::Options;
+use bulkhead_sandbox::Pool;
+use bulkhead_sandbox::Sandbox;
 use bulkhead_sandbox::Setup;
 use bulkhead_sandbox::StateError;
 use bulkhead_sandbox::StateReader;
+use bulkhead_sandbox::inspect::digest;
 use bytes::Bytes;
 
 use crate::guest::Guest;
@@ -84,6 +89,32 @@ fn a_warm_instance_is_worn_out_after_a_thousand_calls() {
     let bench = Bench::default();
     let made: Vec<usize> = (0..2_100).filter(|_| session.handle(&bench.call()).instantiated).collect();
     assert_eq!(made, [0, 1_000, 2_000]);
+}
+
+/// H38, and what F26 is about: a full pool is an outcome, and every slot comes back, whatever ended its instance.
+#[test]
+fn slots_come_back() {
+    let dir = tempfile::tempdir().expect("because there is room");
+    let pool = Pool { instances: 2, memories: 2, ..Pool::default() };
+    let options = Options { compiler: Compiler::InProcess, pool, ..Options::new(dir.path(), [3; 32]) };
+    let sandbox = Sandbox::open(options).expect("because the pool is small");
+    let load = |wasm: Vec<u8>| {
+        let wasm = Bytes::from(wasm);
+        sandbox.load(&digest(&wasm), &|| Ok(wasm.clone())).expect("because it is fit")
+    };
+    let (counter, trap) = (load(counter()), load(Guest::handler("unreachable").component()));
+    let setup = Arc::new(lab::setup());
+    let session = |plugin| sandbox.session(plugin, Arc::clone(&setup));
+    let bench = Bench::default();
+    for _ in 0..20 {
+        assert_eq!(code(&session(&trap).handle(&bench.call())), "trap:unreachable");
+    }
+    let (mut first, mut second, mut third) = (session(&counter), session(&counter), session(&counter));
+    assert_eq!(code(&first.handle(&bench.call())), "plugin:reject");
+    assert_eq!(code(&second.handle(&bench.call())), "plugin:reject");
+    assert_ends(&third.handle(&bench.call()), "host:capacity");
+    drop(first);
+    assert_eq!(code(&third.handle(&bench.call())), "plugin:reject");
 }
 
 /// A store whose code fails.
