@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::policy::retry::Retry;
 use crate::policy::verdict::OnFailure;
 use crate::rule::condition::Condition;
+use crate::rule::document;
 use crate::rule::glob::Glob;
+use crate::rule::pattern::Pattern;
 use crate::rule::step::Step;
 
 /// In which order a rule's runs happen.
@@ -34,6 +36,7 @@ pub struct Rule {
     pub(in crate::rule) name: String,
     pub(in crate::rule) description: Option<String>,
     pub(in crate::rule) on: Vec<Glob>,
+    pub(in crate::rule) pattern: Option<Pattern>,
     pub(in crate::rule) condition: Option<Condition>,
     pub(in crate::rule) order: Order,
     pub(in crate::rule) steps: Vec<Step>,
@@ -53,7 +56,7 @@ impl Rule {
     /// Reads back what [`Rule::document`] gave. Plugins and sinks are not looked up: they may be gone, and then the
     /// run says so.
     pub fn from_stored(document: &Value) -> Result<Self, StoredError> {
-        Err(StoredError { name: document["name"].as_str().unwrap_or_default().to_owned(), reason: String::new() })
+        document::from_stored(document)
     }
 
     /// The canonical document: short forms spelt out, defaults as they were left. What is stored and shown.
@@ -78,6 +81,12 @@ impl Rule {
     #[must_use]
     pub fn on(&self) -> &[Glob] {
         &self.on
+    }
+
+    /// Its `match`.
+    #[must_use]
+    pub fn pattern(&self) -> Option<&Pattern> {
+        self.pattern.as_ref()
     }
 
     /// Its `where`.
@@ -124,5 +133,31 @@ impl Rule {
     /// The sinks that its steps name, in order, possibly twice.
     pub fn sinks(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter_map(Step::sink)
+    }
+}
+
+/// Is it a name of a rule: `[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?`
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=64).contains(&bytes.len())
+        && bytes.iter().all(|byte| plain(*byte) || *byte == b'-')
+        && bytes.first().is_some_and(|byte| plain(*byte))
+        && bytes.last().is_some_and(|byte| plain(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["a", "7", "flag-big-orders", "a--b", &"x".repeat(64)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "-a", "a-", "A", "a_b", "a.b", "é", &"x".repeat(65)] {
+            assert!(!is_name(name), "{name}");
+        }
     }
 }

@@ -6,10 +6,14 @@ pub struct Glob {
     segments: Vec<Segment>,
 }
 
+/// A part of a glob between two dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
+pub(in crate::rule) enum Segment {
+    /// This name.
     Exact(String),
+    /// `*`: any one name.
     One,
+    /// `**`: any number of names, also none.
     Any,
 }
 
@@ -51,6 +55,26 @@ impl Glob {
             });
         }
         Ok(Self { segments })
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let segments: Vec<&str> = self
+            .segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Exact(name) => name.as_str(),
+                Segment::One => "*",
+                Segment::Any => "**",
+            })
+            .collect();
+        segments.join(".")
+    }
+
+    /// Its segments.
+    pub(in crate::rule) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// The name itself, if the pattern has no stars.

@@ -16,12 +16,17 @@ pub mod cycle;
 pub mod definition;
 pub mod diagnostic;
 pub mod document;
+pub mod duration;
 pub mod explain;
 pub mod expression;
 pub mod glob;
 pub mod index;
+pub mod pattern;
 pub mod scope;
 pub mod step;
+
+#[cfg(test)]
+mod fixture;
 
 pub use condition::Condition;
 pub use condition::Truth;

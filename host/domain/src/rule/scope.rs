@@ -94,6 +94,12 @@ impl<'e> Scope<'e> {
             .as_ref()
     }
 
+    /// Has the payload been needed yet?
+    #[must_use]
+    pub fn is_parsed(&self) -> bool {
+        self.data.get().is_some()
+    }
+
     /// The payload, taken out.
     #[must_use]
     pub fn into_data(self) -> Option<Json> {

@@ -33,9 +33,9 @@ pub fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) -> Result
             (Some(left), Some(right)) => equal(left, right, budget),
             (left, right) => Ok(left.is_none() && right.is_none()),
         },
-        _ if left.kind() != right.kind() || left.len() != right.len() => Ok(false),
+        _ if left.kind() != right.kind() || left.size() != right.size() => Ok(false),
         _ if left.kind() == Kind::List => {
-            for at in 0..left.len().unwrap_or_default() {
+            for at in 0..left.size().unwrap_or_default() {
                 let (Some(left), Some(right)) = (left.element(at), right.element(at)) else { return Ok(false) };
                 if !equal(&left, &right, budget)? {
                     return Ok(false);
@@ -146,7 +146,7 @@ fn order_whole(whole: i128, double: f64) -> Option<Ordering> {
 pub fn contained(element: &Value<'_>, container: &Value<'_>, budget: &mut Budget) -> Result<bool, Fail> {
     match container.kind() {
         Kind::List => {
-            for at in 0..container.len().unwrap_or_default() {
+            for at in 0..container.size().unwrap_or_default() {
                 let Some(candidate) = container.element(at) else { break };
                 if equal(element, &candidate, budget)? {
                     return Ok(true);
@@ -194,10 +194,10 @@ pub fn calculate<'v>(
             Ok(Value::Text(Text::Shared([left, right].concat().into())))
         }
         (Arithmetic::Add, _, _) if left.kind() == Kind::List && right.kind() == Kind::List => {
-            budget.take(left.len().unwrap_or_default() + right.len().unwrap_or_default())?;
+            budget.take(left.size().unwrap_or_default() + right.size().unwrap_or_default())?;
             let mut joined = Vec::new();
             for list in [&left, &right] {
-                joined.extend((0..list.len().unwrap_or_default()).filter_map(|at| list.element(at)));
+                joined.extend((0..list.size().unwrap_or_default()).filter_map(|at| list.element(at)));
             }
             Ok(Value::List(Rc::new(joined)))
         }

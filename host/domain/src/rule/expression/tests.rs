@@ -1,31 +1,13 @@
 //! Values, problems and bounds, by table.
 
-use bytes::Bytes;
 use serde_json::Value as Json;
 use serde_json::json;
 
 use super::*;
-use crate::clock::Timestamp;
-use crate::event::Event;
+use crate::rule::fixture::event;
 use crate::rule::step::map::EvalError;
 use crate::rule::step::map::Map;
 use crate::rule::step::map::Template;
-
-fn event(data: &Json) -> Event {
-    Event {
-        id: "e-1".into(),
-        source: "/shop".into(),
-        kind: "orders.created".into(),
-        subject: Some("order-7".into()),
-        time: Timestamp(1_795_212_785_250_000),
-        key: None,
-        correlation: "e-1".into(),
-        causation: None,
-        content_type: "application/json".into(),
-        data: Bytes::from(data.to_string()),
-        attributes: vec![("category".into(), "retail".into()), ("severity".into(), "info".into())],
-    }
-}
 
 fn order() -> Json {
     json!({
@@ -39,7 +21,7 @@ fn order() -> Json {
 /// What an expression gives for the order above; an error as text.
 fn evaluate(source: &str) -> Result<Option<Json>, String> {
     let expression = Expression::compile(source).unwrap_or_else(|problems| panic!("{source}: {problems:?}"));
-    let event = event(&order());
+    let event = event("orders.created", &order());
     let map = Map { entries: vec![("v".to_owned(), Template::Expression(expression))] };
     match map.apply(&Scope::new(&event, "acme")) {
         Ok(mut json) => Ok(json.as_object_mut().and_then(|map| map.remove("v"))),
@@ -288,7 +270,7 @@ fn wrong_calls_and_kinds_are_refused() {
     check_refused("b'abc'", 1, "bytes are not supported", "");
     check_refused("Foo{a: 1}", 4, "not supported", "");
     check_refused("{'a': 1, 'a': 2}", 10, "in the map already", "");
-    check_refused("-'a'", 1, "`-` needs a number", "");
+    check_refused("-'a'", 2, "`-` needs a number", "");
     check_refused("data.x > null", 10, "`>` needs numbers or texts; this is null", "");
 }
 

@@ -20,7 +20,7 @@ pub fn call<'v>(function: Function, values: &[Value<'v>], budget: &mut Budget) -
     match (function, values) {
         (Function::Size, [value]) => match value {
             Value::Text(text) => Ok(count(text.as_str().chars().count())),
-            other => other.len().map(count).ok_or_else(|| wrong(function, values)),
+            other => other.size().map(count).ok_or_else(|| wrong(function, values)),
         },
         (Function::Contains, [Value::Text(text), Value::Text(part)]) => {
             Ok(Value::Bool(text.as_str().contains(part.as_str())))
@@ -162,7 +162,7 @@ fn join<'v>(list: &Value<'v>, rest: &[Value<'v>], budget: &mut Budget) -> Result
         _ => return Err(Fail::Impossible("`join` needs a text between the elements".to_owned())),
     };
     let mut joined = String::new();
-    for at in 0..list.len().unwrap_or_default() {
+    for at in 0..list.size().unwrap_or_default() {
         budget.take(1)?;
         match list.element(at) {
             Some(Value::Text(text)) => {

@@ -123,7 +123,7 @@ impl<'v> Value<'v> {
 
     /// How many elements a list or entries a map has.
     #[must_use]
-    pub fn len(&self) -> Option<usize> {
+    pub fn size(&self) -> Option<usize> {
         match self {
             Self::JsonList(list) => Some(list.len()),
             Self::List(list) => Some(list.len()),

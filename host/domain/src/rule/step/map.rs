@@ -155,7 +155,7 @@ impl<'s> Build<'s> {
             Value::Optional(None) => return Ok(None),
             Value::Optional(Some(inner)) => return self.json(inner, depth),
             Value::JsonList(_) | Value::List(_) => {
-                let length = value.len().unwrap_or_default();
+                let length = value.size().unwrap_or_default();
                 let mut list = Vec::new();
                 for element in (0..length).filter_map(|at| value.element(at)) {
                     list.extend(self.json(&element, depth + 1)?);
