@@ -78,6 +78,11 @@ impl Condition {
         }
     }
 
+    /// The paths into the payload that it looks at; none if it looks at all of it.
+    pub(in crate::rule) fn needs(&self) -> Option<Vec<Vec<String>>> {
+        self.expression.needs()
+    }
+
     /// Evaluates it.
     #[must_use]
     pub fn evaluate(&self, scope: &Scope<'_>) -> Truth {

@@ -74,6 +74,11 @@ impl<'e> Scope<'e> {
         Self { event, tenant, data: OnceCell::from(Some(data)), time: OnceCell::new() }
     }
 
+    /// The same event with only a part of its payload, for expressions that look at no other part.
+    pub(in crate::rule) fn focused(event: &'e Event, tenant: &'e str, data: Option<Json>) -> Self {
+        Self { event, tenant, data: OnceCell::from(data), time: OnceCell::new() }
+    }
+
     /// The event.
     #[must_use]
     pub fn event(&self) -> &'e Event {

@@ -135,7 +135,7 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![Just("x"), Just("y"), Just("z")].prop_map(str::to_owned)
 }
 
-fn pattern() -> impl Strategy<Value = Json> {
+pub fn pattern() -> impl Strategy<Value = Json> {
     let leaf = prop::collection::vec(any_test(), 1..4).prop_map(Json::Array);
     let level = leaf.prop_recursive(3, 12, 3, |inner| {
         prop::collection::btree_map(name(), inner, 1..4)
@@ -156,7 +156,7 @@ fn array_of(value: impl Strategy<Value = Json>) -> impl Strategy<Value = Json> {
 }
 
 /// Anything within anything.
-fn any_payload() -> impl Strategy<Value = Json> {
+pub fn any_payload() -> impl Strategy<Value = Json> {
     let value =
         scalar().prop_recursive(4, 24, 4, |inner| prop_oneof![2 => map_of(inner.clone()), 1 => array_of(inner)]);
     map_of(value)

@@ -16,6 +16,7 @@ mod compile;
 mod evaluate;
 pub mod function;
 mod kind;
+mod needs;
 mod node;
 mod operator;
 mod pattern;
@@ -119,6 +120,12 @@ impl Expression {
             node::Node::Constant(constant) => Some(constant.value()),
             _ => None,
         }
+    }
+
+    /// The paths into the payload that its value may depend on; none if it may depend on all of it.
+    #[must_use]
+    pub fn needs(&self) -> Option<Vec<Vec<String>>> {
+        needs::needs(&self.inner.root)
     }
 
     /// Its value for one event.

@@ -7,8 +7,11 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
+
 use crate::rule::expression::Budget;
 use crate::rule::expression::Fail;
+use crate::rule::index::ranges::Ranges;
 use crate::rule::pattern::Leaf;
 use crate::rule::pattern::shape::Place;
 use crate::rule::pattern::test::Test;
@@ -21,25 +24,24 @@ pub type PlanId = u32;
 /// What alternatives are filed under, for all fields.
 #[derive(Debug, Default)]
 pub struct Access {
-    fields: HashMap<Place, Field>,
+    /// By place; nothing where nothing is filed.
+    fields: Vec<Option<Box<Field>>>,
 }
 
-type ByText = HashMap<Box<str>, Vec<PlanId>>;
+type ByText = HashMap<Box<str>, Vec<PlanId>, RandomState>;
 
 /// What alternatives are filed under, for one field.
 #[derive(Debug, Default)]
 struct Field {
     texts: ByText,
-    numbers: HashMap<u64, Vec<PlanId>>,
+    numbers: HashMap<u64, Vec<PlanId>, RandomState>,
     truths: [Vec<PlanId>; 2],
     nulls: Vec<PlanId>,
     /// By length, so that each length is looked up once.
     prefixes: Vec<(usize, ByText)>,
     suffixes: Vec<(usize, ByText)>,
     folded: ByText,
-    /// Ranges with a lower end, by it; and those with an upper end only.
-    above: Vec<(f64, PlanId)>,
-    below: Vec<(f64, PlanId)>,
+    ranges: Ranges,
     /// What can only be said to need some value.
     present: Vec<PlanId>,
 }
@@ -59,13 +61,11 @@ pub enum Key {
 }
 
 impl Key {
-    /// How much worse than an equal value it is at telling events apart, per alternative filed under it.
+    /// How many of those filed under it an event that has the field finds, in quarters.
     pub const fn weight(&self) -> usize {
         match self {
-            Self::Text(_) | Self::Number(_) | Self::Folded(_) => 1,
-            Self::Prefix(_) | Self::Suffix(_) => 2,
-            Self::Bool(_) | Self::Null | Self::Range => 4,
-            Self::Present => 16,
+            Self::Range => 1,
+            _ => 4,
         }
     }
 }
@@ -100,7 +100,11 @@ fn bits(number: f64) -> u64 {
 impl Access {
     /// Files an alternative under the tests of one of its leaves.
     pub fn file(&mut self, plan: PlanId, leaf: &Leaf, keys: &[Key], place: Place) {
-        let field = self.fields.entry(place).or_default();
+        let place = place as usize;
+        if self.fields.len() <= place {
+            self.fields.resize_with(place + 1, || None);
+        }
+        let field = self.fields[place].get_or_insert_default();
         for (key, test) in keys.iter().zip(&leaf.tests) {
             match key {
                 Key::Text(text) => field.texts.entry(text.as_str().into()).or_default().push(plan),
@@ -111,11 +115,7 @@ impl Access {
                 Key::Suffix(suffix) => by_length(&mut field.suffixes, suffix).push(plan),
                 Key::Folded(folded) => field.folded.entry(folded.as_str().into()).or_default().push(plan),
                 Key::Range => match test {
-                    Test::Numeric(range) => match (range.above, range.below) {
-                        (Some((end, _)), _) => field.above.push((end, plan)),
-                        (None, Some((end, _))) => field.below.push((end, plan)),
-                        (None, None) => field.present.push(plan),
-                    },
+                    Test::Numeric(range) => field.ranges.insert(range, plan),
                     _ => field.present.push(plan),
                 },
                 Key::Present => field.present.push(plan),
@@ -125,16 +125,14 @@ impl Access {
 
     /// Puts everything in order. Called once, when all are filed.
     pub fn settle(&mut self) {
-        for field in self.fields.values_mut() {
-            field.above.sort_by(|one, other| one.0.total_cmp(&other.0));
-            field.below.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for field in self.fields.iter_mut().flatten() {
+            field.ranges.settle();
         }
     }
 
     /// The alternatives that the event may meet, each once.
     pub fn find(&self, tree: &Tree<'_>, budget: &mut Budget) -> Result<Vec<PlanId>, Fail> {
-        let mut finding =
-            Finding { access: self, found: Vec::new(), lists: HashSet::new(), ranges: HashMap::new(), budget };
+        let mut finding = Finding { access: self, found: Vec::new(), lists: HashSet::new(), budget };
         if !self.fields.is_empty() {
             finding.fields(tree, false)?;
         }
@@ -149,7 +147,7 @@ fn by_length<'f>(lengths: &'f mut Vec<(usize, ByText)>, text: &str) -> &'f mut V
     let at = match lengths.iter().position(|(length, _)| *length == text.len()) {
         Some(at) => at,
         None => {
-            lengths.push((text.len(), HashMap::new()));
+            lengths.push((text.len(), HashMap::default()));
             lengths.len() - 1
         }
     };
@@ -162,8 +160,6 @@ struct Finding<'a, 'b> {
     found: Vec<PlanId>,
     /// Within arrays: the lists that were taken already, because an array may hold the same value a thousand times.
     lists: HashSet<*const PlanId>,
-    /// Within arrays: how much of the ranges of a field was taken already, from the start and from the end.
-    ranges: HashMap<Place, (usize, usize)>,
     budget: &'b mut Budget,
 }
 
@@ -179,9 +175,9 @@ impl Finding<'_, '_> {
     fn value(&mut self, place: Place, value: &Tree<'_>, within_array: bool) -> Result<(), Fail> {
         self.budget.take(1)?;
         let access = self.access;
-        if let Some(field) = access.fields.get(&place) {
+        if let Some(Some(field)) = access.fields.get(place as usize) {
             self.take(&field.present, within_array)?;
-            self.scalar(place, field, value, within_array)?;
+            self.scalar(field, value, within_array)?;
         }
         match value {
             Tree::List(elements) => {
@@ -194,7 +190,7 @@ impl Finding<'_, '_> {
         }
     }
 
-    fn scalar(&mut self, place: Place, field: &Field, value: &Tree<'_>, within_array: bool) -> Result<(), Fail> {
+    fn scalar(&mut self, field: &Field, value: &Tree<'_>, within_array: bool) -> Result<(), Fail> {
         match value {
             Tree::Null => self.take(&field.nulls, within_array),
             Tree::Bool(bool) => self.take(&field.truths[usize::from(*bool)], within_array),
@@ -203,7 +199,7 @@ impl Finding<'_, '_> {
                 if let Some(plans) = field.numbers.get(&bits(*number)) {
                     self.take(plans, within_array)?;
                 }
-                self.take_ranges(place, field, *number, within_array)
+                field.ranges.find(*number, &mut self.found, self.budget)
             }
             Tree::List(_) | Tree::Map(_) => Ok(()),
         }
@@ -245,23 +241,6 @@ impl Finding<'_, '_> {
         }
         self.budget.take(plans.len() / 4)?;
         self.found.extend_from_slice(plans);
-        Ok(())
-    }
-
-    /// Takes the ranges whose lower end is below the number, and those whose upper end is above it.
-    fn take_ranges(&mut self, place: Place, field: &Field, number: f64, within_array: bool) -> Result<(), Fail> {
-        let above = field.above.partition_point(|(end, _)| *end <= number);
-        let below = field.below.partition_point(|(end, _)| *end < number);
-        let mut taken = (0, field.below.len());
-        if within_array {
-            let known = self.ranges.entry(place).or_insert(taken);
-            taken = *known;
-            *known = (known.0.max(above), known.1.min(below));
-        }
-        let above = field.above.get(taken.0..above).unwrap_or_default();
-        let below = field.below.get(below..taken.1).unwrap_or_default();
-        self.budget.take((above.len() + below.len()) / 4)?;
-        self.found.extend(above.iter().chain(below).map(|(_, plan)| *plan));
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crate::rule::index::access::Access;
 use crate::rule::index::access::Key;
 use crate::rule::index::access::PlanId;
 use crate::rule::index::access::keys;
+use crate::rule::index::focus::Focus;
 use crate::rule::index::types::GlobId;
 use crate::rule::index::types::Types;
 use crate::rule::pattern::Alternative;
@@ -28,6 +29,7 @@ pub struct Index {
     pub shape: Shape,
     pub access: Access,
     pub plans: Vec<Filed>,
+    pub focus: Focus,
 }
 
 /// An alternative and whose it is.
@@ -54,6 +56,9 @@ impl Index {
         for (at, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.enabled()) {
             let globs: Box<[GlobId]> = rule.on().iter().map(|glob| index.types.insert(glob)).collect();
             index.grow();
+            if let Some(condition) = rule.condition() {
+                index.focus.add(condition);
+            }
             let Some(pattern) = rule.pattern() else {
                 globs.iter().for_each(|glob| index.plain[*glob as usize].push(at));
                 continue;
@@ -103,7 +108,7 @@ impl Index {
             let crowd = |place: Place, keys: &[Key]| -> usize {
                 keys.iter().map(|key| by_key.get(&(place, key)).copied().unwrap_or_default() * key.weight()).sum()
             };
-            let under_type: usize = alternative.globs.iter().map(|glob| by_glob[*glob as usize]).sum();
+            let under_type: usize = alternative.globs.iter().map(|glob| by_glob[*glob as usize] * 4).sum();
             let best = alternative
                 .choices
                 .iter()

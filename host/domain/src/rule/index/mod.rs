@@ -6,13 +6,15 @@
 //! ```
 //!
 //! If the type interests no rule, nothing is parsed. If it does, the payload is read once, and only those parts that
-//! some pattern asks about. Patterns are found by what is rarest in them, see `access`.
+//! some pattern or `where` asks about. Patterns are found by what is rarest in them, see `access`.
 //!
 //! The automaton that was to do this, `quamina`, took 41 s for a payload of 6 KB that held three arrays of numbers,
 //! and gave up with a panic at 256 rules with `anything-but` or ranges on one field. It is the oracle of the tests.
 
 mod access;
 mod compile;
+mod focus;
+mod ranges;
 pub(in crate::rule) mod types;
 
 use std::collections::HashMap;
@@ -116,8 +118,11 @@ impl RuleSet {
         }
         candidates.sort_unstable();
         candidates.dedup();
+        let conditional = candidates.iter().any(|at| self.rules[*at].condition().is_some());
+        let focused = (conditional && !scope.is_parsed()).then(|| self.index.focus.parse(event));
+        let focused = focused.map(|data| Scope::focused(event, scope.tenant(), data));
         for at in candidates {
-            self.condition(at, scope, &mut budget, &mut routed);
+            self.condition(at, focused.as_ref().unwrap_or(scope), &mut budget, &mut routed);
         }
         routed.starved.sort_unstable();
         routed

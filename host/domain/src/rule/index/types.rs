@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::rule::glob::Glob;
 use crate::rule::glob::Segment;
 
@@ -15,13 +17,13 @@ pub type GlobId = u32;
 #[derive(Debug, Default)]
 pub struct Types {
     ids: HashMap<String, GlobId>,
-    exact: HashMap<String, GlobId>,
+    exact: HashMap<String, GlobId, RandomState>,
     branches: Vec<Branch>,
 }
 
 #[derive(Debug, Default)]
 struct Branch {
-    exact: HashMap<Box<str>, usize>,
+    exact: HashMap<Box<str>, usize, RandomState>,
     one: Option<usize>,
     /// Where the tree of what follows a `**` starts.
     any: Option<usize>,

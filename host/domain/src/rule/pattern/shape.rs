@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::rule::pattern::Pattern;
 
 /// A place in a shape.
@@ -26,7 +28,7 @@ struct Step {
 #[derive(Debug, Clone)]
 enum Fields {
     Few(Vec<(Box<str>, Place)>),
-    Many(HashMap<Box<str>, Place>),
+    Many(HashMap<Box<str>, Place, RandomState>),
 }
 
 impl Default for Fields {
@@ -50,7 +52,7 @@ impl Fields {
         match self {
             Self::Few(fields) if fields.len() < FEW => fields.push((name.into(), place)),
             Self::Few(fields) => {
-                let mut many: HashMap<_, _> = std::mem::take(fields).into_iter().collect();
+                let mut many: HashMap<_, _, RandomState> = std::mem::take(fields).into_iter().collect();
                 many.insert(name.into(), place);
                 *self = Self::Many(many);
             }
@@ -60,8 +62,11 @@ impl Fields {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Few(fields) if fields.is_empty())
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(fields) => fields.len(),
+            Self::Many(fields) => fields.len(),
+        }
     }
 }
 
@@ -113,9 +118,9 @@ impl Shape {
         self.places.get(place as usize).is_some_and(|step| step.leaf)
     }
 
-    /// Does anything ask about fields of the value?
+    /// How many fields of the value are asked about.
     #[must_use]
-    pub fn has_fields(&self, place: Place) -> bool {
-        self.places.get(place as usize).is_some_and(|step| !step.fields.is_empty())
+    pub fn fields(&self, place: Place) -> usize {
+        self.places.get(place as usize).map_or(0, |step| step.fields.len())
     }
 }
