@@ -103,6 +103,44 @@ fn patterns_end() {
     assert!(routed.matched.is_empty());
 }
 
+/// A thread has 2 MiB by default; the parser and the evaluator recurse, and must do with half of it.
+#[test]
+fn deep_expressions_do_not_overflow_the_stack() {
+    let mut sources = vec![
+        format!("1{}", "+1".repeat(599)),
+        format!("a{}", ".a".repeat(599)),
+        format!("data{}", ".a".repeat(60)),
+        format!("a{}", "[0]".repeat(299)),
+        format!("data.a{}", "[0]".repeat(60)),
+        format!("{}true", "!".repeat(599)),
+        format!("{}1", "-".repeat(599)),
+        format!("true{}", "||true".repeat(299)),
+        format!("true{}", "?true:true".repeat(20)),
+        format!("a{}", ".f()".repeat(199)),
+        format!("1{}", "<1".repeat(599)),
+        "(".repeat(600),
+        "f(".repeat(300),
+        "?".repeat(600),
+        "a?".repeat(300),
+    ];
+    for (open, close) in [("(", ")"), ("[", "]"), ("{'a':", "}"), ("size(", ")"), ("[1].all(x,", ")"), ("!(", ")")] {
+        sources.push(format!("{}true{}", open.repeat(24), close.repeat(24)));
+        sources.push(format!("{0}true{1} == {0}true{1}", open.repeat(24), close.repeat(24)));
+    }
+    let deep = (0..120).fold(json!(1), |json, at| if at % 2 == 0 { json!({ "a": json }) } else { json!([json]) });
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+        let event = event("t", json!({"a": deep, "b": deep}).to_string());
+        for source in sources {
+            if let Ok(condition) = Condition::parse(&source) {
+                let _ = condition.evaluate(&Scope::new(&event, "acme"));
+            }
+        }
+        let same = Condition::parse("data.a == data.b").expect("because it is a condition");
+        assert_eq!(same.evaluate(&Scope::new(&event, "acme")), Truth::Yes);
+    });
+    thread.expect("because there is memory").join().expect("because nothing panics");
+}
+
 /// A set with everything in it.
 fn everything() -> RuleSet {
     let rules = [

@@ -3,6 +3,7 @@
 mod expressions;
 mod hostile;
 mod patterns;
+mod reference;
 mod routing;
 
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! Documents: YAML or JSON text becomes checked rules, or every problem that it has.
 //!
-//! A [`Reader`] walks the tree of a document, notes problems where they stand, and goes on: an author sees all of them
+//! A reader walks the tree of a document, notes problems where they stand, and goes on: an author sees all of them
 //! at once. Only what passed without a problem becomes a [`Rule`].
 //!
-//! Reading order: [`node`], `reader`, `fields`, `steps`, `pattern`, `set`.
+//! Reading order: `node`, `reader`, `fields`, `steps`, `pattern`, `set`.
 
 mod fields;
 mod node;

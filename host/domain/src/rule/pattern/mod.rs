@@ -8,7 +8,7 @@
 //! { data: { customer: { country: [DE, FR] }, total: [{ numeric: [">", 100] }] } }
 //! ```
 //!
-//! Reading order: [`test`], [`shape`], [`tree`], [`plan`].
+//! Reading order: [`mod@test`], [`shape`], [`tree`], [`plan`].
 
 pub mod plan;
 pub mod shape;

@@ -24,7 +24,7 @@ pub enum EvalError {
     /// An expression asks for a field that the event does not have.
     #[error(
         "`map` key `{key}`: `{expression}` asks for `{field}`, which this event does not have; \
-         `.?` in place of the last dot leaves the key out instead"
+         an optional, written with `.?`, would leave the key out"
     )]
     MissingField {
         /// Where in the new payload.
@@ -202,5 +202,90 @@ impl<'s> Build<'s> {
             return Err(Fail::Impossible(format!("the payload would be larger than {PAYLOAD_BYTES_MAX} bytes")));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::rule::fixture::event;
+    use crate::rule::fixture::rule;
+    use crate::rule::step::Action;
+
+    fn apply(map: &str, data: &Json) -> Result<Json, String> {
+        let rule = rule(&format!("name: a\non: a\nsteps:\n- map: {map}\n- emit: x"));
+        let Action::Map(map) = &rule.steps()[0].action else { panic!("the first step is a map") };
+        map.apply(&Scope::new(&event("t", data), "acme")).map_err(|error| error.to_string())
+    }
+
+    fn check(map: &str, expected: Json) {
+        let data = json!({"id": "o-7", "total": 10, "rate": 1.5, "items": [{"sku": "x"}, {"sku": "y"}]});
+        assert_eq!(apply(map, &data), Ok(expected), "{map}");
+    }
+
+    fn check_fails(map: &str, data: &Json, expected: &str) {
+        assert_eq!(apply(map, data), Err(expected.to_owned()), "{map}");
+    }
+
+    #[test]
+    fn texts_are_expressions_and_the_rest_stands_for_itself() {
+        check("{order: data.id, eur: data.total * data.rate}", json!({"order": "o-7", "eur": 15.0}));
+        check(
+            "{a: 1, b: 2.5, c: true, d: null, e: \"'EU'\"}",
+            json!({"a": 1, "b": 2.5, "c": true, "d": null, "e": "EU"}),
+        );
+        check("{a: {b: [data.id, {c: data.total}, 7]}}", json!({"a": {"b": ["o-7", {"c": 10}, 7]}}));
+        check(
+            "{skus: 'data.items.map(i, i.sku)', all: data}",
+            json!({"skus": ["x", "y"], "all": {
+            "id": "o-7", "total": 10, "rate": 1.5, "items": [{"sku": "x"}, {"sku": "y"}]}}),
+        );
+        check(
+            "{t: tenant, e: event.type, a: attributes}",
+            json!({"t": "acme", "e": "t", "a": {"category": "retail", "severity": "info"}}),
+        );
+        check("{when: data.id}", json!({"when": "o-7"}));
+    }
+
+    #[test]
+    fn what_is_missing_fails_and_what_is_optional_is_left_out() {
+        check("{a: data.?absent, b: [data.?absent, data.?id], c: {d: data.?absent}}", json!({"b": ["o-7"], "c": {}}));
+        check("{a: data.?id, b: data.?absent.orValue(0)}", json!({"a": "o-7", "b": 0}));
+        check_fails(
+            "{a: {b: [1, data.absent + 1]}}",
+            &json!({}),
+            "`map` key `a.b.1`: `data.absent + 1` asks for `data.absent`, which this event does not have; \
+             an optional, written with `.?`, would leave the key out",
+        );
+        check_fails(
+            "{a: data.x + 1}",
+            &json!({"x": "y"}),
+            "`map` key `a`: `data.x + 1`: `+` cannot join a text and a number",
+        );
+        check_fails(
+            "{a: 1.0 / data.x}",
+            &json!({"x": 0}),
+            "`map` key `a`: `1.0 / data.x`: inf is not a number in JSON",
+        );
+    }
+
+    #[test]
+    fn the_new_payload_is_bounded() {
+        let text = json!({"s": "x".repeat(200_000), "a": vec![1; 1_000]});
+        check_fails(
+            "{a: data.s, b: data.s}",
+            &text,
+            "`map` key `b`: `data.s`: the payload would be larger than 262144 bytes",
+        );
+        check_fails(
+            "{a: 'data.a.map(x, data.a.map(y, y))'}",
+            &text,
+            "`map` key `a`: `data.a.map(x, data.a.map(y, y))` takes more steps than it may",
+        );
+        let deep = (0..64).fold(json!(1), |json, _| json!({ "a": json }));
+        check_fails("{a: data}", &deep, "`map` key `a`: `data`: the payload would nest deeper than 64");
+        assert!(apply("{a: data.a}", &deep).is_ok());
     }
 }

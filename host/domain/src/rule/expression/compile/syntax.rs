@@ -5,7 +5,7 @@ use cel::ParseErrors;
 use crate::rule::expression::Problem;
 
 /// What other languages write, and what CEL writes.
-const HABITS: [(&str, &str); 9] = [
+const HABITS: [(&str, &str); 11] = [
     ("and", "`&&`"),
     ("or", "`||`"),
     ("not", "`!`"),
@@ -13,6 +13,8 @@ const HABITS: [(&str, &str); 9] = [
     ("===", "`==`"),
     ("!==", "`!=`"),
     ("<>", "`!=`"),
+    ("=>", "`>=`"),
+    ("=<", "`<=`"),
     ("??", "`data.?field.orValue(…)`"),
     ("is", "`==`"),
 ];
