@@ -1,5 +1,7 @@
 //! Conditions: expressions that say yes or no.
 
+use std::sync::Arc;
+
 use crate::rule::diagnostic::Diagnostic;
 use crate::rule::diagnostic::Source;
 use crate::rule::expression::Budget;
@@ -8,6 +10,7 @@ use crate::rule::expression::Fail;
 use crate::rule::expression::Kind;
 use crate::rule::expression::Problem;
 use crate::rule::expression::Value;
+use crate::rule::focus::Focus;
 use crate::rule::scope::Scope;
 
 /// What a condition says about an event.
@@ -34,10 +37,20 @@ impl Truth {
 }
 
 /// A checked condition. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Condition {
     expression: Expression,
+    /// What it looks at.
+    focus: Arc<Focus>,
 }
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.expression == other.expression
+    }
+}
+
+impl Eq for Condition {}
 
 impl Condition {
     /// Reads a condition that stands alone, such as a filter in a query. Positions are within `source`.
@@ -52,7 +65,7 @@ impl Condition {
     pub(in crate::rule) fn compile(source: &str) -> Result<Self, Vec<Problem>> {
         let expression = Expression::compile(source)?;
         match expression.kind() {
-            None | Some(Kind::Bool) => Ok(Self { expression }),
+            None | Some(Kind::Bool) => Ok(Self { focus: Arc::new(Focus::of(&expression)), expression }),
             Some(kind) => {
                 let hint = match kind {
                     Kind::Optional => Some("end it with `.orValue(false)`".to_owned()),
@@ -78,12 +91,11 @@ impl Condition {
         }
     }
 
-    /// The paths into the payload that it looks at; none if it looks at all of it.
-    pub(in crate::rule) fn needs(&self) -> Option<Vec<Vec<String>>> {
-        self.expression.needs()
+    pub(in crate::rule) fn expression(&self) -> &Expression {
+        &self.expression
     }
 
-    /// Evaluates it.
+    /// Evaluates it. Of a payload that nobody has needed yet only what the condition looks at is parsed.
     #[must_use]
     pub fn evaluate(&self, scope: &Scope<'_>) -> Truth {
         self.evaluate_within(scope, &mut Budget::default())
@@ -92,6 +104,14 @@ impl Condition {
     /// Evaluates it within a budget that the caller may share among several.
     #[must_use]
     pub fn evaluate_within(&self, scope: &Scope<'_>, budget: &mut Budget) -> Truth {
+        if scope.is_parsed() || self.focus.whole || self.focus.is_empty() {
+            return self.truth(scope, budget);
+        }
+        let data = self.focus.parse(scope.event());
+        self.truth(&Scope::focused(scope.event(), scope.tenant(), data), budget)
+    }
+
+    fn truth(&self, scope: &Scope<'_>, budget: &mut Budget) -> Truth {
         match self.expression.evaluate(scope, budget) {
             Ok(Value::Bool(true)) => Truth::Yes,
             Ok(Value::Bool(false)) => Truth::No,

@@ -19,6 +19,7 @@ pub mod document;
 pub mod duration;
 pub mod explain;
 pub mod expression;
+mod focus;
 pub mod glob;
 pub mod index;
 pub mod pattern;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bulkhead_domain::rule::Condition;
 use bulkhead_domain::rule::Scope;
 use bulkhead_domain::rule::expression::Budget;
 use bulkhead_domain::rule::expression::Expression;
@@ -224,6 +225,18 @@ proptest! {
     #[test]
     fn as_the_crate(source in expression()) {
         agree(&source)?;
+    }
+
+    /// A condition that parses only what it looks at says the same as one that has the whole payload.
+    #[test]
+    fn as_with_the_whole_payload(one in expression(), other in expression()) {
+        for source in [one.clone(), format!("{one} == {other}"), format!("has(data.m.x) && {one} != {other}")] {
+            let Ok(condition) = Condition::parse(&source) else { continue };
+            let event = event("t", payload().to_string());
+            let whole = Scope::new(&event, "acme");
+            let _ = whole.data();
+            prop_assert_eq!(condition.evaluate(&Scope::new(&event, "acme")), condition.evaluate(&whole), "{}", source);
+        }
     }
 
     /// Whatever the text is, it is read or refused.

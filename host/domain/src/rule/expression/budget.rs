@@ -3,8 +3,8 @@
 use crate::rule::expression::Fail;
 
 /// Steps of one expression. A step is a node evaluated, an element visited, or [`STEP_BYTES`] bytes touched; the
-/// dearest measured is about 100 ns, so an expression ends within some 20 ms whatever the event holds. An ordinary
-/// condition takes about ten.
+/// dearest measured is some 50 ns, so an expression ends within some 10 ms whatever the event holds. An ordinary
+/// condition takes about ten steps.
 pub const EXPRESSION_STEPS: u64 = 200_000;
 
 /// How many bytes of text are a step.

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use crate::rule::definition::Rule;
+use crate::rule::focus::Focus;
 use crate::rule::index::access::Access;
 use crate::rule::index::access::Key;
 use crate::rule::index::access::PlanId;
 use crate::rule::index::access::keys;
-use crate::rule::index::focus::Focus;
 use crate::rule::index::types::GlobId;
 use crate::rule::index::types::Types;
 use crate::rule::pattern::Alternative;
@@ -57,7 +57,7 @@ impl Index {
             let globs: Box<[GlobId]> = rule.on().iter().map(|glob| index.types.insert(glob)).collect();
             index.grow();
             if let Some(condition) = rule.condition() {
-                index.focus.add(condition);
+                index.focus.add(condition.expression());
             }
             let Some(pattern) = rule.pattern() else {
                 globs.iter().for_each(|glob| index.plain[*glob as usize].push(at));

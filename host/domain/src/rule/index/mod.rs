@@ -13,7 +13,6 @@
 
 mod access;
 mod compile;
-mod focus;
 mod ranges;
 pub(in crate::rule) mod types;
 

@@ -1,5 +1,5 @@
-//! The focus: of a payload, only what some `where` looks at is parsed. The rest is skipped, which takes a fifth of the
-//! time.
+//! The focus: of a payload, only what some condition looks at is parsed. The rest is skipped, which takes a fifth of
+//! the time.
 
 use std::fmt;
 
@@ -13,28 +13,40 @@ use serde::de::Visitor;
 use serde_json::Value as Json;
 
 use crate::event::Event;
-use crate::rule::condition::Condition;
+use crate::rule::expression::Expression;
 use crate::rule::pattern::shape::Place;
 use crate::rule::pattern::shape::ROOT;
 use crate::rule::pattern::shape::Shape;
 
-/// What the conditions of a rule set look at.
+/// What conditions look at.
 #[derive(Debug, Default)]
 pub struct Focus {
     shape: Shape,
     /// Some condition looks at the payload as a whole.
-    whole: bool,
+    pub whole: bool,
 }
 
 impl Focus {
-    /// Adds what a condition looks at.
-    pub fn add(&mut self, condition: &Condition) {
-        match condition.needs() {
+    /// What an expression looks at.
+    pub fn of(expression: &Expression) -> Self {
+        let mut focus = Self::default();
+        focus.add(expression);
+        focus
+    }
+
+    /// Adds what an expression looks at.
+    pub fn add(&mut self, expression: &Expression) {
+        match expression.needs() {
             Some(paths) => paths.iter().for_each(|path| {
                 self.shape.leaf(path);
             }),
             None => self.whole = true,
         }
+    }
+
+    /// Does nobody look at the payload?
+    pub fn is_empty(&self) -> bool {
+        !self.whole && self.shape.fields(ROOT) == 0
     }
 
     /// The payload as far as the conditions can tell, or none if it is not JSON.
