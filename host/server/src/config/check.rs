@@ -1,0 +1,355 @@
+//! From what was written to what holds: each value by itself, then all against each other.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bulkhead_flow::inbox;
+use bulkhead_sandbox::Compiler;
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+use crate::auth::text::OPERATOR_PREFIX;
+use crate::config::ApiLimits;
+use crate::config::Causation;
+use crate::config::Config;
+use crate::config::Limits;
+use crate::config::Log;
+use crate::config::LogFormat;
+use crate::config::Sandbox;
+use crate::config::Store;
+use crate::config::Synchronous;
+use crate::config::error::Error;
+use crate::config::error::Problem;
+use crate::config::layer::Layers;
+use crate::config::layer::OPERATOR_KEY;
+use crate::config::raw;
+use crate::measure::Bytes;
+use crate::measure::Span;
+
+/// The shortest operator's key that is taken from outside: 128 bits in hexadecimal digits.
+const OPERATOR_KEY_MIN: usize = 32;
+
+/// Checks everything; all problems come back together.
+pub fn check(layers: Layers) -> Result<Config, Error> {
+    let raw: raw::Config = serde_path_to_error::deserialize(layers.whole())
+        .map_err(|error| Problem::setting("the configuration", &error.path().to_string(), error.inner().message()))?;
+    let mut checker = Checker { layers: &layers, problems: Vec::new(), warnings: layers.warnings.clone() };
+    let listen = checker.listen(&raw.listen);
+    let store = checker.store(&raw.store);
+    checker.redis(raw.redis.as_deref());
+    let egress_allow = checker.subnets(&raw.egress.allow);
+    let operator_key = checker.operator_key(layers.operator_key.as_deref());
+    checker.log(&raw.log.level);
+    checker.events(&raw.limits.event);
+    checker.plugins(&raw.limits.plugin);
+    checker.together(&raw);
+    let (problems, warnings) = (checker.problems, checker.warnings);
+    match (listen, store, problems.is_empty()) {
+        (Some(listen), Some(store), true) => Ok(Config {
+            listen,
+            store,
+            synchronous: match raw.synchronous {
+                raw::Synchronous::Full => Synchronous::Full,
+                raw::Synchronous::Normal => Synchronous::Normal,
+            },
+            data_dir: PathBuf::from(&raw.data_dir),
+            plugins_dir: raw.plugins_dir.as_deref().filter(|text| !text.is_empty()).map(PathBuf::from),
+            drain_grace: raw.drain_grace.0,
+            log: Log {
+                format: match raw.log.format {
+                    raw::Format::Text => LogFormat::Text,
+                    raw::Format::Json => LogFormat::Json,
+                },
+                level: raw.log.level.clone(),
+            },
+            egress_allow,
+            causation: Causation { hops: raw.causation.hops, descendants: raw.causation.descendants },
+            limits: limits(&raw.limits),
+            sandbox: sandbox(&raw.sandbox),
+            operator_key,
+            compiler: Compiler::default(),
+            warnings,
+            settled: layers.settings,
+        }),
+        _ => Err(Error { problems }),
+    }
+}
+
+fn limits(raw: &raw::Limits) -> Limits {
+    let (event, plugin, api) = (&raw.event, &raw.plugin, &raw.api);
+    Limits {
+        event: inbox::Limits {
+            event_bytes: event.bytes.get(),
+            batch_bytes: event.batch_bytes.get(),
+            batch_events: count(event.batch_events),
+            stream_bytes: event.stream_bytes.get(),
+            depth: count(event.depth),
+            under_way_bytes: event.under_way_bytes.get(),
+        },
+        plugin: bulkhead_domain::policy::limits::Limits {
+            fuel: plugin.fuel,
+            time: plugin.time.0,
+            memory: plugin.memory.get(),
+            table_elements: count(plugin.table_elements),
+            host_calls: plugin.host_calls,
+            log_bytes: plugin.log_bytes.get(),
+            log_lines: count(plugin.log_lines),
+            log_line: plugin.log_line.get(),
+            effects: count(plugin.effects),
+            effect_bytes: plugin.effect_bytes.get(),
+            effect_body: plugin.effect_body.get(),
+            state_writes: count(plugin.state_writes),
+            state_bytes: plugin.state_bytes.get(),
+            state_key: plugin.state_key.get(),
+            state_value: plugin.state_value.get(),
+        },
+        api: ApiLimits {
+            upload_bytes: api.upload_bytes.get(),
+            document_bytes: api.document_bytes.get(),
+            streams: count(api.streams),
+            requests: count(api.requests),
+        },
+    }
+}
+
+fn sandbox(raw: &raw::Sandbox) -> Sandbox {
+    Sandbox {
+        instances: raw.instances,
+        memories: raw.memories,
+        cache_bytes: raw.cache_bytes.0,
+        disk_bytes: raw.disk_bytes.0,
+        compilers: count(raw.compilers),
+    }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+struct Checker<'l> {
+    layers: &'l Layers,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn wrong(&mut self, path: &str, message: impl Into<String>) -> &mut Problem {
+        let origin = self.layers.origin(path);
+        self.problems.push(Problem::setting(origin, path, message));
+        self.problems.last_mut().expect("because it was pushed just now")
+    }
+
+    fn wrong_with(&mut self, path: &str, message: impl Into<String>, hint: &str) {
+        let problem = self.wrong(path, message).clone().hint(hint);
+        self.problems.pop();
+        self.problems.push(problem);
+    }
+
+    fn listen(&mut self, text: &str) -> Option<SocketAddr> {
+        let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+        let address = local.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).or_else(|| text.parse().ok());
+        match address {
+            None => {
+                let hint = "write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080; port 0 is any free port";
+                self.wrong_with("listen", format!("`{text}` is no address to listen on"), hint);
+            }
+            Some(address) if !address.ip().is_loopback() => self.warnings.push(format!(
+                "listening on {address} without TLS: whoever reads along has the keys; put a proxy with TLS in front"
+            )),
+            Some(_) => {}
+        }
+        address
+    }
+
+    fn store(&mut self, text: &str) -> Option<Store> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let hint = "write sqlite:PATH; it holds one node's load, on one machine";
+            self.wrong_with("store", "Postgres is not built yet: this version keeps everything in SQLite", hint);
+            return None;
+        }
+        match text.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() && path != ":memory:" => {
+                let path = path.strip_prefix("//").unwrap_or(path);
+                Some(Store::Sqlite(PathBuf::from(path)))
+            }
+            Some(_) => {
+                self.wrong_with("store", format!("`{text}` names no file"), "write sqlite:bulkhead.db");
+                None
+            }
+            None => {
+                let shown = super::render::masked(text);
+                self.wrong_with("store", format!("`{shown}` is no store that is known"), "write sqlite:PATH");
+                None
+            }
+        }
+    }
+
+    fn redis(&mut self, text: Option<&str>) {
+        if text.is_some_and(|text| !text.is_empty()) {
+            let hint = "leave it out; publish over HTTP, and read live events from GET /v1/events/stream";
+            self.wrong_with("redis", "Redis is not built yet: this version has no sources or sinks that use it", hint);
+        }
+    }
+
+    fn subnets(&mut self, texts: &[String]) -> Vec<IpNet> {
+        let mut subnets = Vec::new();
+        for text in texts {
+            let subnet = text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+            match subnet {
+                Some(subnet) if subnet.prefix_len() == 0 => {
+                    self.wrong("egress.allow", format!("`{text}` is every address there is, this machine's included"));
+                }
+                Some(subnet) => subnets.push(subnet),
+                None => self.wrong_with(
+                    "egress.allow",
+                    format!("`{text}` is no subnet"),
+                    "write addresses, not names: 10.1.0.0/16, 127.0.0.1, fd00::/8",
+                ),
+            }
+        }
+        subnets
+    }
+
+    fn operator_key(&mut self, text: Option<&str>) -> Option<SecretString> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        let secret = text.strip_prefix(OPERATOR_PREFIX).unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if secret.len() < OPERATOR_KEY_MIN || secret.len() > 256 || !secret.bytes().all(plain) {
+            let message = format!(
+                "the operator's key must be `{OPERATOR_PREFIX}` and {OPERATOR_KEY_MIN} to 256 letters, digits, `-` or `_`"
+            );
+            let problem = Problem::setting(OPERATOR_KEY, "", message);
+            self.problems.push(problem.hint("leave it out, and the first start makes one and prints it"));
+            return None;
+        }
+        Some(SecretString::from(text.to_owned()))
+    }
+
+    fn log(&mut self, level: &str) {
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {
+            let hint = "write error, warn, info, debug or trace, or `info,bulkhead_flow=debug`";
+            self.wrong_with("log.level", format!("`{level}` is no level: {error}"), hint);
+        }
+    }
+
+    fn events(&mut self, limits: &raw::EventLimits) {
+        for (path, number) in [
+            ("limits.event.bytes", limits.bytes.0),
+            ("limits.event.batch_events", u64::from(limits.batch_events)),
+            ("limits.event.depth", u64::from(limits.depth)),
+        ] {
+            self.above_zero(path, number);
+        }
+        if limits.depth > 96 {
+            self.wrong(
+                "limits.event.depth",
+                format!("{} levels are more than the parser's own limit, 96", limits.depth),
+            );
+        }
+        let event = "an event of full size could never be sent in a batch";
+        self.not_above(("limits.event.bytes", limits.bytes), ("limits.event.batch_bytes", limits.batch_bytes), event);
+        let stream = "a streamed body would be smaller than a batch";
+        let (batch, whole) = (limits.batch_bytes, limits.stream_bytes);
+        self.not_above(("limits.event.batch_bytes", batch), ("limits.event.stream_bytes", whole), stream);
+        let under_way = "a full batch could never be taken in";
+        let all = limits.under_way_bytes;
+        self.not_above(("limits.event.batch_bytes", batch), ("limits.event.under_way_bytes", all), under_way);
+    }
+
+    fn plugins(&mut self, limits: &raw::PluginLimits) {
+        self.above_zero("limits.plugin.fuel", limits.fuel);
+        self.above_zero("limits.plugin.host_calls", u64::from(limits.host_calls));
+        if limits.time < Span(std::time::Duration::from_millis(10)) {
+            self.wrong(
+                "limits.plugin.time",
+                format!("{} is less than the shortest time that is measured, 10ms", limits.time),
+            );
+        }
+        if limits.memory < Bytes(64 << 10) {
+            self.wrong("limits.plugin.memory", format!("{} is less than one page, 64KiB", limits.memory));
+        }
+        if limits.memory > Bytes(4 << 30) {
+            self.wrong(
+                "limits.plugin.memory",
+                format!("{} is more than a 32-bit plugin can have, 4GiB", limits.memory),
+            );
+        }
+        for (one, all, what) in [
+            (
+                ("log_line", limits.log_line),
+                ("log_bytes", limits.log_bytes),
+                "a line of full length never fits the log",
+            ),
+            (
+                ("effect_body", limits.effect_body),
+                ("effect_bytes", limits.effect_bytes),
+                "an effect of full size never fits a run",
+            ),
+            (
+                ("state_value", limits.state_value),
+                ("state_bytes", limits.state_bytes),
+                "a value of full size can never be written",
+            ),
+        ] {
+            let path = |name: &str| format!("limits.plugin.{name}");
+            self.not_above((&path(one.0), one.1), (&path(all.0), all.1), what);
+        }
+    }
+
+    fn together(&mut self, raw: &raw::Config) {
+        if raw.data_dir.is_empty() {
+            self.wrong("data_dir", "it names no folder");
+        }
+        for (path, number) in [
+            ("causation.hops", u64::from(raw.causation.hops)),
+            ("limits.api.requests", u64::from(raw.limits.api.requests)),
+            ("sandbox.instances", u64::from(raw.sandbox.instances)),
+        ] {
+            self.above_zero(path, number);
+        }
+        if raw.causation.descendants < u32::from(raw.causation.hops) {
+            let (few, hops) = (raw.causation.descendants, raw.causation.hops);
+            let message = format!("{few} is less than `causation.hops` ({hops}): a chain ends before it is that long");
+            self.wrong("causation.descendants", message);
+        }
+        if raw.sandbox.memories < raw.sandbox.instances {
+            let (memories, instances) = (raw.sandbox.memories, raw.sandbox.instances);
+            let message = format!("{memories} is less than `sandbox.instances` ({instances}): each has at least one");
+            self.wrong("sandbox.memories", message);
+        }
+        if raw.drain_grace < raw.limits.plugin.time {
+            let (grace, time) = (raw.drain_grace, raw.limits.plugin.time);
+            let message = format!(
+                "{grace} is less than `limits.plugin.time` ({time}): a plugin that is running would be cut off"
+            );
+            self.wrong("drain_grace", message);
+        }
+        let upload = "a plugin of full size could never be uploaded";
+        let component = Bytes(bulkhead_sandbox::inspect::SIZE_MAX as u64);
+        if raw.limits.api.upload_bytes < component {
+            let message =
+                format!("{} is less than a component may have ({component}): {upload}", raw.limits.api.upload_bytes);
+            self.warnings.push(format!("limits.api.upload_bytes: {message}"));
+        }
+        if matches!(raw.synchronous, raw::Synchronous::Normal) {
+            self.warnings.push(
+                "synchronous = \"normal\": a power cut can take events whose acceptance was answered already"
+                    .to_owned(),
+            );
+        }
+    }
+
+    fn above_zero(&mut self, path: &str, number: u64) {
+        if number == 0 {
+            self.wrong(path, "it must be at least 1");
+        }
+    }
+
+    /// The first must not be larger than the second, or `consequence`.
+    fn not_above(&mut self, one: (&str, Bytes), other: (&str, Bytes), consequence: &str) {
+        if one.1 > other.1 {
+            self.wrong(one.0, format!("{} is more than `{}` ({}): {consequence}", one.1, other.0, other.1));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The configuration: what the operator says, read once, checked as a whole.
+//!
+//! ```text
+//! default.toml < bulkhead.toml < BULKHEAD_* < flags ──layer──▶ raw::Config ──check──▶ Config
+//! ```
+//!
+//! Only [`crate::app`] looks at a [`Config`]; it hands every part the options that are its own. Nothing but the command
+//! line reads the environment; tests pass their own.
+//!
+//! Reading order: `default.toml` (the reference), `raw`, `layer`, `check`, `render`.
+
+mod check;
+mod error;
+mod layer;
+mod raw;
+mod render;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_flow::inbox;
+use bulkhead_sandbox::Compiler;
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+pub use crate::config::error::Error;
+pub use crate::config::error::Problem;
+
+/// The commented defaults: the reference of all settings.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// The file that is read when none is named.
+pub const FILE: &str = "bulkhead.toml";
+
+/// Settings given by flags; they go before everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--store`
+    pub store: Option<String>,
+    /// `--redis`
+    pub redis: Option<String>,
+    /// `--plugins-dir`
+    pub plugins_dir: Option<PathBuf>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--log-format`
+    pub log_format: Option<String>,
+    /// Any other setting by its path, such as `("egress.allow", "127.0.0.0/8")`.
+    pub others: Vec<(String, String)>,
+}
+
+/// What a host is told. Every value has been checked, alone and against the others.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where everything is kept.
+    pub store: Store,
+    /// When an event counts as durable.
+    pub synchronous: Synchronous,
+    /// Keys of this node, caches, files of sinks.
+    pub data_dir: PathBuf,
+    /// The folder that is watched for plugins.
+    pub plugins_dir: Option<PathBuf>,
+    /// How long what is under way may take to finish at the end.
+    pub drain_grace: Duration,
+    /// How the log is written.
+    pub log: Log,
+    /// Private subnets that tenants may reach.
+    pub egress_allow: Vec<IpNet>,
+    /// The budget along a chain of events.
+    pub causation: Causation,
+    /// Limits.
+    pub limits: Limits,
+    /// Room for plugins.
+    pub sandbox: Sandbox,
+    /// The operator's key, if it is set from outside.
+    pub operator_key: Option<SecretString>,
+    /// How components are compiled. No setting: only tests, whose binary is not the host's, change it.
+    pub compiler: Compiler,
+    /// Worth telling the operator.
+    pub warnings: Vec<String>,
+    settled: Vec<layer::Setting>,
+}
+
+/// Where everything is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// An SQLite database at this path.
+    Sqlite(PathBuf),
+}
+
+/// When an event counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Once the disk says so.
+    Full,
+    /// Once the kernel has it: a power cut can take the last moments.
+    Normal,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// For people or for collectors.
+    pub format: LogFormat,
+    /// What is written, as `tracing` filters are.
+    pub level: String,
+}
+
+/// For whom the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: a JSON object per line.
+    Json,
+}
+
+/// The budget along a chain of events.
+#[derive(Debug, Clone, Copy)]
+pub struct Causation {
+    /// How far an event may be from its first cause.
+    pub hops: u16,
+    /// How many events may follow from one first event.
+    pub descendants: u32,
+}
+
+/// Limits.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Of what publishers hand in.
+    pub event: inbox::Limits,
+    /// Of one call of a plugin.
+    pub plugin: bulkhead_domain::policy::limits::Limits,
+    /// Of other requests.
+    pub api: ApiLimits,
+}
+
+/// Limits of requests.
+#[derive(Debug, Clone)]
+pub struct ApiLimits {
+    /// Bytes of a plugin's upload.
+    pub upload_bytes: usize,
+    /// Bytes of any other document.
+    pub document_bytes: usize,
+    /// Live streams open at a time for one tenant.
+    pub streams: usize,
+    /// Requests in work at a time.
+    pub requests: usize,
+}
+
+/// Room for plugins.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// Instances alive at a time.
+    pub instances: u32,
+    /// Linear memories alive at a time.
+    pub memories: u32,
+    /// Bytes of machine code in memory.
+    pub cache_bytes: u64,
+    /// Bytes of machine code on disk.
+    pub disk_bytes: u64,
+    /// Compilations at a time; 0 is half the cores.
+    pub compilers: usize,
+}
+
+impl Config {
+    /// Puts the layers together and checks the result. Without a `file`, [`FILE`] is read if it is there.
+    ///
+    /// `environment` is what [`std::env::vars`] gives; only `BULKHEAD_*` is looked at.
+    pub fn load(
+        file: Option<PathBuf>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &Flags,
+    ) -> Result<Self, Error> {
+        let layers = layer::Layers::read(file, environment, flags)?;
+        check::check(layers)
+    }
+
+    /// All settings as TOML, each with where it comes from; secrets are masked.
+    #[must_use]
+    pub fn render(&self) -> String {
+        render::render(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

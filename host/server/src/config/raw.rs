@@ -1,0 +1,118 @@
+//! The configuration as it is written. Nothing but [`super::check`] reads it.
+
+use serde::Deserialize;
+
+use crate::measure::Bytes;
+use crate::measure::Span;
+
+/// A whole configuration. What is missing in one layer is in the layer below; the lowest has everything.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub listen: String,
+    pub store: String,
+    pub synchronous: Synchronous,
+    pub data_dir: String,
+    pub plugins_dir: Option<String>,
+    pub redis: Option<String>,
+    pub drain_grace: Span,
+    pub log: Log,
+    pub egress: Egress,
+    pub causation: Causation,
+    pub limits: Limits,
+    pub sandbox: Sandbox,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    #[default]
+    Full,
+    Normal,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: Format,
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Egress {
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Causation {
+    pub hops: u16,
+    pub descendants: u32,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub event: EventLimits,
+    pub plugin: PluginLimits,
+    pub api: ApiLimits,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventLimits {
+    pub bytes: Bytes,
+    pub batch_bytes: Bytes,
+    pub batch_events: u32,
+    pub stream_bytes: Bytes,
+    pub depth: u32,
+    pub under_way_bytes: Bytes,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginLimits {
+    pub time: Span,
+    pub fuel: u64,
+    pub memory: Bytes,
+    pub table_elements: u32,
+    pub host_calls: u32,
+    pub log_bytes: Bytes,
+    pub log_lines: u32,
+    pub log_line: Bytes,
+    pub effects: u32,
+    pub effect_bytes: Bytes,
+    pub effect_body: Bytes,
+    pub state_writes: u32,
+    pub state_bytes: Bytes,
+    pub state_key: Bytes,
+    pub state_value: Bytes,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiLimits {
+    pub upload_bytes: Bytes,
+    pub document_bytes: Bytes,
+    pub streams: u32,
+    pub requests: u32,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    pub instances: u32,
+    pub memories: u32,
+    pub cache_bytes: Bytes,
+    pub disk_bytes: Bytes,
+    pub compilers: u32,
+}

@@ -1,0 +1,48 @@
+//! What came out, for `bulkhead config check`.
+
+use std::fmt::Write as _;
+
+use toml::Value;
+
+use crate::config::Config;
+
+/// How wide a line is before the origin stands behind it.
+const COLUMN: usize = 44;
+
+/// All settings as TOML that reads back, each with its origin behind it.
+pub fn render(config: &Config) -> String {
+    let mut text = String::new();
+    let mut table = "";
+    for setting in &config.settled {
+        let (within, name) = setting.path.rsplit_once('.').unwrap_or(("", &setting.path));
+        if within != table {
+            let _ = writeln!(text, "\n[{within}]");
+            table = within;
+        }
+        let value = match &setting.value {
+            Value::String(text) => Value::String(masked(text)),
+            value => value.clone(),
+        };
+        let line = format!("{name} = {value}");
+        match &setting.origin {
+            Some(origin) => _ = writeln!(text, "{line:COLUMN$} # {origin}"),
+            None => _ = writeln!(text, "{line}"),
+        }
+    }
+    if config.operator_key.is_some() {
+        text.push_str("\n# The operator's key is set by BULKHEAD_OPERATOR_KEY (not shown).\n");
+    }
+    for warning in &config.warnings {
+        let _ = writeln!(text, "\n# warning: {warning}");
+    }
+    text
+}
+
+/// The password of a URL becomes stars.
+pub fn masked(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((user, host)) = authority.rsplit_once('@') else { return text.to_owned() };
+    let user = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}:***@{host}{}", &rest[authority.len()..])
+}

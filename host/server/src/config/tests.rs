@@ -1,0 +1,127 @@
+//! Tests of the configuration as a whole.
+
+use crate::config::Config;
+use crate::config::DEFAULTS;
+use crate::config::Error;
+use crate::config::Flags;
+use crate::config::Store;
+use crate::toml_text;
+
+/// Loads a file with this text, in an environment, with flags.
+fn load(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Config, Error> {
+    let folder = tempfile::tempdir().expect("because a temporary folder can be made");
+    let path = folder.path().join("bulkhead.toml");
+    std::fs::write(&path, file).expect("because the folder is there");
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load(Some(path), environment, flags)
+}
+
+fn wrong(file: &str, environment: &[(&str, &str)]) -> String {
+    load(file, environment, &Flags::default()).expect_err("because it is wrong").to_string()
+}
+
+#[test]
+fn the_default_file_is_whole_and_says_what_the_parts_say() {
+    let raw: crate::config::raw::Config = toml_text::read(DEFAULTS).expect("because the reference reads");
+    assert_eq!(raw.listen, "127.0.0.1:8080");
+    let config = load("", &[], &Flags::default()).expect("because the defaults are right");
+    assert_eq!(config.limits.plugin, bulkhead_domain::policy::limits::Limits::default());
+    let inbox = bulkhead_flow::inbox::Limits::default();
+    assert_eq!(format!("{:?}", config.limits.event), format!("{inbox:?}"));
+    let sandbox = bulkhead_sandbox::Options::new("x", [0; 32]);
+    assert_eq!((config.sandbox.cache_bytes, config.sandbox.disk_bytes), (sandbox.cache_bytes, sandbox.disk_bytes));
+    assert_eq!((config.sandbox.instances, config.sandbox.memories), (sandbox.pool.instances, sandbox.pool.memories));
+    assert_eq!(config.store, Store::Sqlite("bulkhead.db".into()));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn flags_go_before_the_environment_and_that_before_the_file() {
+    let file =
+        "listen = \"127.0.0.1:1\"\nstore = \"sqlite:file.db\"\n[log]\nlevel = \"debug\"\n[limits.plugin]\nfuel = 5\n";
+    let environment = [
+        ("BULKHEAD_LISTEN", "127.0.0.1:2"),
+        ("BULKHEAD_STORE", "sqlite:env.db"),
+        ("BULKHEAD_LIMITS_PLUGIN_FUEL", "1_000"),
+        ("BULKHEAD_LIMITS_PLUGIN_STATE_KEY", "1KiB"),
+        ("BULKHEAD_EGRESS_ALLOW", "127.0.0.0/8, 10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    let flags = Flags { listen: Some("127.0.0.1:3".into()), ..Flags::default() };
+    let config = load(file, &environment, &flags).expect("because it is right");
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.store, Store::Sqlite("env.db".into()));
+    assert_eq!(config.log.level, "debug");
+    assert_eq!((config.limits.plugin.fuel, config.limits.plugin.state_key), (1_000, 1_024));
+    assert_eq!(config.egress_allow.len(), 2);
+    let text = config.render();
+    for line in ["listen = \"127.0.0.1:3\"", "# --listen", "# BULKHEAD_STORE", "bulkhead.toml", "time = \"2s\""] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let again = load(&text, &[], &Flags::default()).expect("because what is printed reads back");
+    assert_eq!(again.limits.plugin, config.limits.plugin);
+}
+
+#[test]
+fn what_is_not_known_is_an_error_with_a_place_and_a_guess() {
+    let text = wrong("listen = \"127.0.0.1:0\"\n[limits.plugn]\nfuel = 1\n", &[]);
+    assert!(text.contains("bulkhead.toml:2:"), "{text}");
+    assert!(text.contains("did you mean `plugin`?"), "{text}");
+    assert!(text.contains("2 | [limits.plugn]"), "{text}");
+    let text = wrong("[limits.plugin]\ntime = \"fast\"", &[]);
+    assert!(text.contains(":2:8: limits.plugin.time: `fast` is no duration"), "{text}");
+    let text = wrong("", &[("BULKHEAD_LIMITS_EVENT_DEPTH", "deep")]);
+    assert!(text.contains("BULKHEAD_LIMITS_EVENT_DEPTH: limits.event.depth: invalid type"), "{text}");
+    let config = load("", &[("BULKHEAD_LISEN", "x"), ("BULKHEAD_SERVICE_HOST", "y")], &Flags::default());
+    let warnings = config.expect("because schedulers define such variables").warnings;
+    assert_eq!(warnings, ["the variable BULKHEAD_LISEN is no setting; did you mean BULKHEAD_LISTEN?"]);
+}
+
+#[test]
+fn contradictions_name_both_numbers_and_come_all_at_once() {
+    let text = wrong(
+        "drain_grace = \"1s\"\n[limits.event]\nbytes = \"8MiB\"\n[sandbox]\nmemories = 10\n[causation]\nhops = 20\ndescendants = 5\n",
+        &[],
+    );
+    for part in [
+        "the configuration has 4 problems",
+        "drain_grace: 1s is less than `limits.plugin.time` (2s)",
+        "limits.event.bytes: 8MiB is more than `limits.event.batch_bytes` (4MiB)",
+        "sandbox.memories: 10 is less than `sandbox.instances` (256)",
+        "causation.descendants: 5 is less than `causation.hops` (20)",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
+fn stores_and_addresses_are_checked() {
+    let check = |file: &str, part: &str| {
+        let text = wrong(file, &[]);
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    };
+    check("store = \"postgres://user:secret@db/x\"", "Postgres is not built yet");
+    check("store = \"mysql://user:secret@db/x\"", "`mysql://user:***@db/x` is no store that is known");
+    check("store = \"sqlite:\"", "names no file");
+    check("redis = \"redis://localhost\"", "Redis is not built yet");
+    check("listen = \"8080\"", "is no address to listen on");
+    check("[egress]\nallow = [\"example.com\"]", "`example.com` is no subnet");
+    check("[egress]\nallow = [\"0.0.0.0/0\"]", "every address there is");
+    check("[log]\nlevel = \"loud=loud\"", "is no level");
+    let config = load("listen = \"localhost:0\"", &[], &Flags::default()).expect("because everybody writes it so");
+    assert!(config.listen.ip().is_loopback());
+    let config = load("listen = \"0.0.0.0:0\"", &[], &Flags::default()).expect("because it is an address");
+    assert!(config.warnings[0].contains("without TLS"), "{:?}", config.warnings);
+}
+
+#[test]
+fn the_operators_key_is_checked_and_never_shown() {
+    for short in ["bho_short", "bhk_0123456789abcdef0123456789abcdef0123456789abcdef", "x"] {
+        assert!(wrong("", &[("BULKHEAD_OPERATOR_KEY", short)]).contains("the operator's key must be"), "{short}");
+    }
+    let key = "bho_tests_0123456789abcdef0123456789abcdef";
+    let config = load("", &[("BULKHEAD_OPERATOR_KEY", key)], &Flags::default()).expect("because it is long enough");
+    for text in [config.render(), format!("{config:?}")] {
+        assert!(!text.contains("0123456789abcdef"), "{text}");
+    }
+}
