@@ -1,6 +1,7 @@
 //! The command line: one binary, a noun and a verb, the same words as the HTTP API.
 //!
-//! Commands are clients of the HTTP API and can do nothing that a program with the same key could not do.
+//! Commands that start a host (`serve`, `dev`, `demo`) call [`crate::app`]; all others are clients of the HTTP API and
+//! can do nothing that a program with the same key could not do.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to standard output, everything said about them to standard
 //! error.
@@ -10,13 +11,17 @@
 
 mod batch;
 mod client;
+mod config;
 mod connection;
 mod delivery;
+mod demo;
+mod dev;
 mod doctor;
 mod document;
 mod error;
 mod event;
 mod feed;
+mod host;
 mod input;
 mod key;
 mod paint;
@@ -28,9 +33,12 @@ mod rule;
 mod run;
 mod screen;
 mod secret;
+mod serve;
 mod sink;
 mod sse;
+mod stop;
 mod switch;
+mod temp;
 mod tenant;
 mod usage;
 mod value;
@@ -40,11 +48,30 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::Subcommand;
 
+pub use crate::cli::client::Client;
 pub use crate::cli::error::Error;
 pub use crate::cli::error::Result;
+pub use crate::cli::feed::Options as FeedOptions;
+pub use crate::cli::feed::Tally;
+pub use crate::cli::feed::publish;
+pub use crate::cli::host::load;
+pub use crate::cli::host::new_operator_key;
+pub use crate::cli::host::url;
 pub use crate::cli::paint::Paint;
+pub use crate::cli::plugin::Component;
+pub use crate::cli::plugin::upload;
+pub use crate::cli::screen::line;
+pub use crate::cli::screen::note;
+pub use crate::cli::stop::stopped;
+pub use crate::cli::temp::TempFolder;
+pub use crate::cli::value::bytes;
+pub use crate::cli::value::count;
+pub use crate::cli::value::fuel;
+pub use crate::cli::value::micros;
 
 const EXAMPLES: &str = "Begin here:
+  bulkhead demo                 a host with two tenants, plugins and events, to look around in
+  bulkhead dev                  a host of your own; the commands below then work in the same folder
   bulkhead plugin push . --activate
   bulkhead rule apply rules/
   bulkhead event publish -f events.ndjson
@@ -64,6 +91,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
+    Dev(dev::Dev),
+    Demo(demo::Demo),
     Event(event::Event),
     Rule(rule::Rule),
     Plugin(plugin::Plugin),
@@ -79,12 +109,21 @@ enum Command {
     Resume(switch::Switch),
     Tenant(tenant::Tenant),
     Key(key::Key),
+    Config(config::Config),
     Doctor(doctor::Doctor),
 }
 
 impl Command {
+    /// True for those that run a host in this process.
+    fn is_host(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Dev(_) | Self::Demo(_))
+    }
+
     async fn run(self) -> Result<()> {
         match self {
+            Self::Serve(command) => command.run().await,
+            Self::Dev(command) => command.run().await,
+            Self::Demo(command) => command.run().await,
             Self::Event(command) => command.run().await,
             Self::Rule(command) => command.run().await,
             Self::Plugin(command) => command.run().await,
@@ -98,6 +137,7 @@ impl Command {
             Self::Resume(command) => command.resume().await,
             Self::Tenant(command) => command.run().await,
             Self::Key(command) => command.run().await,
+            Self::Config(command) => command.run(),
             Self::Doctor(command) => command.run().await,
         }
     }
@@ -117,7 +157,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = if command.is_host() {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => return told(&Error::failed(format!("no threads to work with: {cause}"))),
     };
