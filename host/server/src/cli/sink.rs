@@ -29,7 +29,7 @@ const EXAMPLES: &str = "Examples:
 
 const COLUMNS: &[Column] = &[
     ("NAME", "/name", Cell::Text),
-    ("TYPE", "/type|/kind|/spec/type", Cell::Text),
+    ("KIND", "/kind|/spec/kind", Cell::Text),
     ("TO", "/url|/path|/spec/url|/spec/path", Cell::Text),
     ("PENDING", "/pending", Cell::Count),
     ("PARKED", "/parked", Cell::Count),
@@ -77,24 +77,28 @@ enum Action {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 struct Set {
     /// Its name; rules and plugins deliver to it by this name
     name: String,
-    /// POST each delivery to this address, signed
-    #[arg(long, value_name = "URL", required_unless_present_any = ["file", "folder"], conflicts_with_all = ["file", "folder"])]
+    /// POST each delivery to this address
+    #[arg(long, value_name = "URL", group = "what")]
     webhook: Option<String>,
-    /// Name of the secret that signs webhook calls
-    #[arg(long, value_name = "NAME", requires = "webhook")]
-    secret: Option<String>,
+    /// Name of the secret that signs webhook calls; several while a receiver changes over
+    #[arg(long = "secret", value_name = "NAME", requires = "webhook")]
+    secrets: Vec<String>,
     /// A header of each webhook call, `Name: value`; may stand several times
     #[arg(long = "header", value_name = "HEADER", requires = "webhook")]
     headers: Vec<String>,
-    /// Append each delivery to a file in this folder, within what the operator allows
-    #[arg(long, value_name = "PATH", conflicts_with = "file")]
-    folder: Option<String>,
+    /// Append each delivery as a line to this file on the host, in a folder of the tenant's own
+    #[arg(long, value_name = "PATH", group = "what")]
+    to_file: Option<String>,
+    /// Write each delivery to the host's log, where its operator allows that
+    #[arg(long, group = "what")]
+    to_log: bool,
     /// Read all fields from a JSON file; - is standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", group = "what")]
     file: Option<PathBuf>,
 }
 
@@ -106,12 +110,17 @@ impl Set {
             return serde_json::from_str(&text)
                 .map_err(|cause| Error::failed(format!("{} is no JSON: {cause}", file.display())));
         }
-        if let Some(folder) = &self.folder {
-            return Ok(json!({"type": "file", "path": folder}));
+        if let Some(path) = &self.to_file {
+            return Ok(json!({"kind": "file", "path": path}));
         }
-        let mut spec = json!({"type": "webhook", "url": self.webhook});
-        if let Some(secret) = &self.secret {
-            spec["secret"] = json!(secret);
+        if self.to_log {
+            return Ok(json!({"kind": "log"}));
+        }
+        let mut spec = json!({"kind": "webhook", "url": self.webhook});
+        match self.secrets.as_slice() {
+            [] => {}
+            [one] => spec["secret"] = json!(one),
+            several => spec["secret"] = json!(several),
         }
         let mut headers = Map::new();
         for header in &self.headers {
@@ -170,16 +179,18 @@ mod tests {
         let set = |headers: &[&str]| Set {
             name: "crm".into(),
             webhook: Some("https://x.example/h".into()),
-            secret: Some("s".into()),
+            secrets: vec!["s".into()],
             headers: headers.iter().map(ToString::to_string).collect(),
-            folder: None,
-            file: None,
+            ..Set::default()
         };
         let spec = set(&["X-Team: a:b"]).spec().await.expect("because the header is well formed");
         assert_eq!(
             spec,
-            json!({"type": "webhook", "url": "https://x.example/h", "secret": "s", "headers": {"X-Team": "a:b"}})
+            json!({"kind": "webhook", "url": "https://x.example/h", "secret": "s", "headers": {"X-Team": "a:b"}})
         );
         assert!(matches!(set(&["nothing"]).spec().await, Err(Error::Usage(_))));
+        let file = Set { to_file: Some("big.ndjson".into()), ..Set::default() };
+        let spec = file.spec().await.expect("because a path is all it takes");
+        assert_eq!(spec, json!({"kind": "file", "path": "big.ndjson"}));
     }
 }

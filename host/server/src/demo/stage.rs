@@ -123,7 +123,7 @@ impl Stage {
         let made = operator.post(&["admin", "v1", "tenants", script.tenant, "keys"], &json!({"scopes": ["*"]})).await?;
         let key = made.get("key").and_then(Value::as_str).unwrap_or_default().to_owned();
         let client = Client::open(&self.url, Some(SecretString::from(key.clone())))?;
-        let webhook = json!({"type": "webhook", "url": format!("http://{receiver}/{}", script.tenant)});
+        let webhook = json!({"kind": "webhook", "url": format!("http://{receiver}/{}", script.tenant)});
         client.put(&["v1", "sinks", script.sink], &webhook).await?;
         for plugin in plugins {
             upload(&client, plugin, true).await?;
