@@ -7,10 +7,13 @@
 //!
 //! Reading order: [`inbox`], [`tenants`], [`schedule`], [`dispatch`], [`deliver`], [`keeper`], [`live`].
 
+pub mod deliver;
 pub mod dispatch;
+pub mod egress;
 pub mod inbox;
 pub mod keeper;
 pub mod live;
 pub mod schedule;
+pub mod sink;
 pub mod tenants;
 pub mod vault;
