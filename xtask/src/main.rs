@@ -1,28 +1,53 @@
-//! One place for set-up: `cargo xtask guest` finds or makes the compiler for plugins and builds the
-//! example plugins.
+//! `cargo xtask …`: the one place for set-up and tests.
+//!
+//! Every command does its own set-up, says what it is about to do, and can be repeated at any time.
 
+mod cargo;
 mod guest;
+mod suites;
 
 use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Context;
+use anyhow::Result;
+use clap::Parser;
+use clap::Subcommand;
 
-fn main() -> Result<()> {
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, demo, checks and tests of Bulkhead", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check and every suite; closes with `N passed, N failed`
+    Test(suites::Arguments),
+    /// Find or make the compiler for plugins, and build the example plugins
+    Guest {
+        /// Print shell assignments for building a plugin of your own: eval "$(cargo xtask guest --env)"
+        #[arg(long)]
+        env: bool,
+    },
+}
+
+fn main() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies inside the repository")?;
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.join(" ").as_str() {
-        "guest" => {
-            for example in guest::build_examples(root)? {
-                println!("{}\t{}", example.name, example.wasm.display());
-            }
-        }
-        // For a plugin of one's own: eval "$(cargo xtask guest env)", then cargo build as usual.
-        "guest env" => {
+    match Arguments::parse().command {
+        Task::Test(arguments) => suites::run(root, &arguments),
+        Task::Guest { env: true } => {
             for (name, value) in guest::toolchain()?.environment() {
                 println!("export {name}='{}'", value.display());
             }
+            Ok(ExitCode::SUCCESS)
         }
-        other => bail!("`cargo xtask {other}` is not known; there are: guest, guest env"),
+        Task::Guest { env: false } => {
+            for example in guest::build_examples(root)? {
+                println!("{}\t{}", example.name, example.wasm.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    Ok(())
 }

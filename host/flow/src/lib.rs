@@ -1,11 +1,11 @@
-//! The way of an event: in by the [`inbox`], worked off by [`dispatch`], out by [`deliver`]; the [`keeper`] wakes what
-//! sleeps. [`Flow`] puts the parts together.
+//! The way of an event: in by the [`inbox`], worked off by [`dispatch`], out by `deliver` (to come); the [`keeper`] wakes what
+//! sleeps.
 //!
 //! Nothing here calls upstream: dispatch never calls the inbox, delivery never calls dispatch. Feedback travels only
 //! as rows of the store, and the store is the authority on everything; what is kept in memory here (tenant views, the
 //! state cache, the ready queue) can be lost at any moment.
 //!
-//! Reading order: [`inbox`], [`tenants`], [`schedule`], [`dispatch`], [`deliver`], [`keeper`], [`live`].
+//! Reading order: [`inbox`], [`tenants`], [`schedule`], [`dispatch`], [`keeper`], [`live`].
 
 pub mod deliver;
 pub mod dispatch;

@@ -220,6 +220,7 @@ pub struct NewDelivery {
 }
 
 /// A change to timers that a commit makes.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one, so a box would only cost")]
 #[derive(Debug, Clone)]
 pub enum TimerChange {
     /// Sets one. With a name it replaces the plugin's timer of that name.

@@ -24,4 +24,5 @@ mod progress;
 mod toolchain;
 
 pub use examples::build_examples;
+pub use process::clean;
 pub use toolchain::toolchain;

@@ -89,7 +89,7 @@ impl Shared {
             match self.runtime.block_on(component) {
                 Ok(Some(wasm)) => Ok(wasm),
                 Ok(None) => Err(bulkhead_sandbox::Error::source(&active.digest, "it is not in the store")),
-                Err(error) => Err(bulkhead_sandbox::Error::source(&active.digest, &error.to_string())),
+                Err(error) => Err(bulkhead_sandbox::Error::source(&active.digest, error.to_string())),
             }
         };
         self.sandbox.load(&active.digest, &fetch).map_err(|error| {
@@ -302,11 +302,11 @@ impl Execution {
     ) -> bool {
         let attempt = before.map_or(0, |run| run.attempts) + 1;
         let mut ran = Run::new(&self.shared, &mut self.sessions, &self.state, rule, event, attempt).go();
-        if ran.outcome == Outcome::Done {
-            if let Err(failure) = self.apply(rule, event, key, share, &mut ran.effects) {
-                ran.outcome = Outcome::Rejected(failure);
-                ran.effects.clear();
-            }
+        if ran.outcome == Outcome::Done
+            && let Err(failure) = self.apply(rule, event, key, share, &ran.effects)
+        {
+            ran.outcome = Outcome::Rejected(failure);
+            ran.effects.clear();
         }
         match ran.outcome {
             Outcome::Done => self.state.keep_run(),
@@ -322,7 +322,7 @@ impl Execution {
         event: &Logged,
         key: Option<&str>,
         share: Lineage,
-        effects: &mut Vec<(Option<PluginId>, Effect)>,
+        effects: &[(Option<PluginId>, Effect)],
     ) -> Result<(), Failure> {
         let descendants = effects
             .iter()

@@ -1,0 +1,273 @@
+//! A host process of one's own, and a client for it.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use reqwest::Method;
+use serde_json::Value;
+use serde_json::json;
+use tokio::io::AsyncBufReadExt;
+use tokio::io::BufReader;
+use tokio::process::Child;
+use tokio::process::Command;
+
+/// The operator's key of every host that the suites start.
+pub const OPERATOR_KEY: &str = "bho_tests_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A running `bulkhead serve`. Dropping it kills the process.
+pub struct Host {
+    child: Child,
+    /// `http://127.0.0.1:…`
+    pub url: String,
+    folder: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Host {
+    /// Starts a host whose store, keys and caches are in `folder`. Returns when it listens.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// The same, with further arguments.
+    pub async fn start_with(folder: &Path, arguments: &[&str]) -> Result<Self> {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let (child, url) = spawn(folder, &arguments).await?;
+        Ok(Self { child, url, folder: folder.to_owned(), arguments })
+    }
+
+    /// The process's number.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Ends the process as a power cut would, without a word.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.start_kill().context("the host is gone already")?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    /// Asks the process to end and gives its exit code.
+    pub async fn terminate(&mut self) -> Result<Option<i32>> {
+        let pid = self.pid().context("the host is gone already")?;
+        let status = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
+        if !status.success() {
+            bail!("no signal could be sent");
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        Ok(ended.context("the host did not end within a minute of SIGTERM")??.code())
+    }
+
+    /// Starts it again on the same folder, on a new port.
+    pub async fn restart(&mut self) -> Result<()> {
+        (self.child, self.url) = spawn(&self.folder, &self.arguments).await?;
+        Ok(())
+    }
+
+    /// A client with this key.
+    #[must_use]
+    pub fn client(&self, key: &str) -> Client {
+        Client::new(&self.url, key)
+    }
+
+    /// A client for the operator.
+    #[must_use]
+    pub fn operator(&self) -> Client {
+        self.client(OPERATOR_KEY)
+    }
+
+    /// A new tenant, and a client with a key for everything in it.
+    pub async fn tenant(&self, name: &str) -> Result<Client> {
+        let operator = self.operator();
+        operator.expect(201, Method::POST, "/admin/v1/tenants", Some(json!({"name": name}))).await?;
+        let path = format!("/admin/v1/tenants/{name}/keys");
+        let key = operator.expect(201, Method::POST, &path, Some(json!({"scopes": ["*"]}))).await?;
+        Ok(self.client(key["key"].as_str().context("the answer has no key")?))
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let pid = self.pid().context("the host is gone")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+async fn spawn(folder: &Path, arguments: &[String]) -> Result<(Child, String)> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("host.log"))?;
+    let mut command = Command::new(crate::binary()?);
+    command
+        .arg("serve")
+        .args(["--listen", "127.0.0.1:0"])
+        .arg("--store")
+        .arg(format!("sqlite:{}", folder.join("bulkhead.db").display()))
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .args(arguments)
+        .env("BULKHEAD_OPERATOR_KEY", OPERATOR_KEY)
+        .env("BULKHEAD_EGRESS_ALLOW", "127.0.0.0/8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true);
+    let mut child = command.spawn().context("the host could not be started")?;
+    let stdout = child.stdout.take().context("the host has no output")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let first = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
+    let first = first.context("the host said nothing for a minute")??;
+    let Some(url) = first.as_deref().and_then(|line| line.strip_prefix("listening on ")) else {
+        let log = std::fs::read_to_string(folder.join("host.log")).unwrap_or_default();
+        bail!("the host's first line is {first:?}; its log ends:\n{}", tail(&log));
+    };
+    let url = url.to_owned();
+    // Somebody must read on, or the host would block on a full pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok((child, url))
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Talks to a host with one key.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+impl Client {
+    /// A client of the host at `url`.
+    #[must_use]
+    pub fn new(url: &str, key: &str) -> Self {
+        // The tests speak plain HTTP to loopback; the provider is only there because the client wants one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap_or_default();
+        Self { http, url: url.to_owned(), key: key.to_owned() }
+    }
+
+    /// The same key at a host that has moved.
+    #[must_use]
+    pub fn at(&self, host: &Host) -> Self {
+        Self { url: host.url.clone(), ..self.clone() }
+    }
+
+    /// A request that is not sent yet.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
+    }
+
+    /// Sends JSON, gives the status and the answer (null if it is not JSON).
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
+        let mut request = self.request(method, path);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let bytes = answer.bytes().await?;
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    /// The same, and the status must be this.
+    pub async fn expect(&self, status: u16, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let (seen, answer) = self.send(method.clone(), path, body).await?;
+        if seen != status {
+            bail!("{method} {path}: {seen} instead of {status}: {answer}");
+        }
+        Ok(answer)
+    }
+
+    /// GET, and it must be there.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.expect(200, Method::GET, path, None).await
+    }
+
+    /// Publishes a batch of CloudEvents; gives the receipt.
+    pub async fn publish(&self, events: &[Value]) -> Result<Value> {
+        let request = self.request(Method::POST, "/v1/events");
+        let request = request.header("content-type", "application/cloudevents-batch+json");
+        let answer = request.body(serde_json::to_vec(events)?).send().await?;
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await?;
+        if status != 202 {
+            bail!("publish: {status}: {body}");
+        }
+        Ok(body)
+    }
+
+    /// Uploads an example plugin and makes it active.
+    pub async fn push(&self, name: &str) -> Result<Value> {
+        let (wasm, manifest) = crate::plugin(name)?;
+        self.push_as(name, wasm, Some(manifest)).await
+    }
+
+    /// Uploads a component under a name and makes it active.
+    pub async fn push_as(&self, name: &str, wasm: Vec<u8>, manifest: Option<String>) -> Result<Value> {
+        let path = format!("/v1/plugins/{name}?activate=true");
+        let request = self.request(Method::PUT, &path);
+        let request = match manifest {
+            None => request.header("content-type", "application/wasm").body(wasm),
+            Some(manifest) => {
+                let boundary = "bulkhead-tests-boundary";
+                let mut body = Vec::new();
+                for (part, media, content) in [
+                    ("component", "application/wasm", wasm.as_slice()),
+                    ("manifest", "application/toml", manifest.as_bytes()),
+                ] {
+                    body.extend(
+                        format!(
+                            "--{boundary}\r\ncontent-disposition: form-data; name=\"{part}\"; filename=\"{part}\"\r\n\
+                             content-type: {media}\r\n\r\n"
+                        )
+                        .into_bytes(),
+                    );
+                    body.extend_from_slice(content);
+                    body.extend_from_slice(b"\r\n");
+                }
+                body.extend(format!("--{boundary}--\r\n").into_bytes());
+                request.header("content-type", format!("multipart/form-data; boundary={boundary}")).body(body)
+            }
+        };
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await?;
+        if !matches!(status, 200 | 201) {
+            bail!("push {name}: {status}: {body}");
+        }
+        Ok(body)
+    }
+
+    /// Adds or replaces a rule.
+    pub async fn rule(&self, rule: Value) -> Result<Value> {
+        let name = rule["name"].as_str().context("the rule has no name")?.to_owned();
+        self.expect(200, Method::PUT, &format!("/v1/rules/{name}"), Some(rule)).await
+    }
+
+    /// A value of a plugin's state, or none.
+    pub async fn state(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>> {
+        let answer = self.request(Method::GET, &format!("/v1/plugins/{plugin}/state/{key}")).send().await?;
+        match answer.status().as_u16() {
+            200 => Ok(Some(answer.bytes().await?.to_vec())),
+            404 => Ok(None),
+            other => bail!("state {key}: {other}"),
+        }
+    }
+}
+
+/// An event of a test.
+#[must_use]
+pub fn event(id: &str, kind: &str, data: Value) -> Value {
+    json!({"specversion": "1.0", "id": id, "source": "/tests", "type": kind, "data": data})
+}

@@ -1,0 +1,201 @@
+//! The checker of invariants: a publisher that numbers its events per key, and the comparison at the end, from outside.
+//!
+//! Events of a key are published in order, each request again until it is acknowledged. The plugin `checker` counts them
+//! in its state, emits a follow-up for each and delivers each. Afterwards:
+//!
+//! ```text
+//! lost        = acknowledged, but not counted                     must be 0
+//! twice       = counted, followed up or named more than once      must be 0
+//! disorder    = counted out of the order of its key               must be 0
+//! repeats     = arrived again at the receiver under the same id   may be any number
+//! ```
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use reqwest::Method;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::eventually;
+use crate::host::Client;
+use crate::receiver::Receiver;
+
+/// What the publisher knows.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// The last number acknowledged, by key.
+    pub acked: BTreeMap<String, u64>,
+    /// Events in requests, repeats included.
+    pub offered: u64,
+    /// Events reported as duplicates.
+    pub duplicates: u64,
+    /// Requests that failed or whose outcome is unknown.
+    pub failed_requests: u64,
+}
+
+/// What the comparison found.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Acknowledged events.
+    pub acked: u64,
+    /// Events counted by the plugin.
+    pub counted: u64,
+    /// Follow-up events in the log.
+    pub followed: u64,
+    /// Distinct deliveries that arrived.
+    pub arrived: u64,
+    /// Deliveries that arrived again.
+    pub repeats: u64,
+    /// What must not be, in words.
+    pub violations: Vec<String>,
+}
+
+impl Ledger {
+    /// Sets a tenant up: plugin, sink and a rule that asks for order.
+    pub async fn prepare(client: &Client, receiver: &Receiver) -> Result<()> {
+        let sink = json!({"kind": "webhook", "url": receiver.url});
+        let (status, answer) = client.send(Method::PUT, "/v1/sinks/arrivals", Some(sink)).await?;
+        if !matches!(status, 200 | 201) {
+            bail!("sink: {status}: {answer}");
+        }
+        client.push("checker").await?;
+        let (status, answer) =
+            client.send(Method::PUT, "/v1/plugins/checker/config", Some(json!({"deliver": true}))).await?;
+        if !matches!(status, 200 | 204) {
+            bail!("config: {status}: {answer}");
+        }
+        client
+            .rule(json!({
+                "name": "check", "on": "steps", "order": "key",
+                "steps": [{"handle": "checker"}],
+                "retry": {"attempts": 20, "first": "50ms", "factor": 2, "max": "1s"},
+            }))
+            .await?;
+        Ok(())
+    }
+
+    /// The next `each` events of every key, as one batch. Not yet acknowledged.
+    #[must_use]
+    pub fn next(&self, keys: &[String], each: u64) -> Vec<Value> {
+        let mut batch = Vec::new();
+        for step in 1..=each {
+            for key in keys {
+                let seq = self.acked.get(key).copied().unwrap_or(0) + step;
+                batch.push(json!({
+                    "specversion": "1.0", "id": format!("{key}-{seq}"), "source": "/tests", "type": "steps",
+                    "partitionkey": key, "data": {"key": key, "seq": seq},
+                }));
+            }
+        }
+        batch
+    }
+
+    /// Sends a batch once. True if it was acknowledged, and then it is in the books.
+    pub async fn offer(&mut self, client: &Client, batch: &[Value]) -> bool {
+        self.offered += batch.len() as u64;
+        match client.publish(batch).await {
+            Ok(receipt) if receipt["rejected"].as_array().is_some_and(Vec::is_empty) => {
+                self.duplicates += receipt["duplicates"].as_u64().unwrap_or_default();
+                for event in batch {
+                    if let (Some(key), Some(seq)) = (event["data"]["key"].as_str(), event["data"]["seq"].as_u64()) {
+                        self.acked.insert(key.to_owned(), seq);
+                    }
+                }
+                true
+            }
+            Ok(_) | Err(_) => {
+                self.failed_requests += 1;
+                false
+            }
+        }
+    }
+
+    /// Waits until everything acknowledged is worked off and delivered, then compares.
+    pub async fn compare(&self, client: &Client, receiver: &Receiver, limit: Duration) -> Result<Findings> {
+        let acked: u64 = self.acked.values().sum();
+        let settled = eventually("everything acknowledged to be counted and delivered", limit, async || {
+            let mut counted = 0;
+            for key in self.acked.keys() {
+                counted += number(client, &format!("count:{key}")).await?;
+            }
+            let ids: HashSet<String> = receiver.arrivals().into_iter().map(|arrival| arrival.id).collect();
+            if counted < acked || (ids.len() as u64) < acked {
+                bail!("acknowledged {acked}, counted {counted}, arrived {}", ids.len());
+            }
+            Ok(Some(()))
+        });
+        let mut findings = Findings { acked, ..Findings::default() };
+        if let Err(error) = settled.await {
+            findings.violations.push(format!("{error:#}"));
+        }
+        for (key, sent) in &self.acked {
+            let counted = number(client, &format!("count:{key}")).await?;
+            findings.counted += counted;
+            if counted != *sent {
+                findings.violations.push(format!("{key}: acknowledged {sent}, counted {counted}"));
+            }
+            let disorder = number(client, &format!("disorder:{key}")).await?;
+            if disorder != 0 {
+                findings.violations.push(format!("{key}: {disorder} out of order"));
+            }
+        }
+        self.follow_ups(client, &mut findings).await?;
+        self.arrivals(receiver, &mut findings);
+        Ok(findings)
+    }
+
+    async fn follow_ups(&self, client: &Client, findings: &mut Findings) -> Result<()> {
+        let mut seen: HashMap<String, u64> = HashMap::new();
+        let mut path = "/v1/events?type=checked&limit=1000&order=asc".to_owned();
+        loop {
+            let page = client.get(&path).await?;
+            for event in page["items"].as_array().context("no items")? {
+                *seen.entry(event["data"].to_string()).or_default() += 1;
+            }
+            match page["next"].as_str() {
+                Some(next) => path = format!("/v1/events?type=checked&limit=1000&order=asc&after={next}"),
+                None => break,
+            }
+        }
+        findings.followed = seen.values().sum();
+        for (data, times) in &seen {
+            if *times != 1 {
+                findings.violations.push(format!("{data} was followed up {times} times"));
+            }
+        }
+        if seen.len() as u64 != findings.acked {
+            findings.violations.push(format!("{} follow-ups of {} events", seen.len(), findings.acked));
+        }
+        Ok(())
+    }
+
+    fn arrivals(&self, receiver: &Receiver, findings: &mut Findings) {
+        let (mut bodies, mut names): (HashMap<String, Vec<u8>>, HashMap<Vec<u8>, String>) = Default::default();
+        for arrival in receiver.arrivals() {
+            match bodies.get(&arrival.id) {
+                Some(body) if *body == arrival.body => findings.repeats += 1,
+                Some(_) => findings.violations.push(format!("{} names two bodies", arrival.id)),
+                None => {
+                    if let Some(other) = names.insert(arrival.body.clone(), arrival.id.clone()) {
+                        findings.violations.push(format!("{} and {other} carry the same body", arrival.id));
+                    }
+                    bodies.insert(arrival.id, arrival.body);
+                }
+            }
+        }
+        findings.arrived = bodies.len() as u64;
+    }
+}
+
+async fn number(client: &Client, key: &str) -> Result<u64> {
+    match client.state("checker", key).await? {
+        None => Ok(0),
+        Some(bytes) => Ok(String::from_utf8(bytes)?.trim().parse()?),
+    }
+}

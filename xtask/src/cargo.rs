@@ -1,0 +1,31 @@
+//! Calling cargo for the host's workspace, and collecting what later steps need.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::guest;
+
+/// Cargo, as the one that runs us, in the repository.
+pub fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// Builds the example plugins and lays them out as `<name>.wasm` beside `<name>.toml`; gives the folder.
+pub fn lay_out_plugins(root: &Path) -> Result<PathBuf> {
+    let folder = root.join("target").join("plugins");
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    for example in guest::build_examples(root)? {
+        for (from, ending) in [(&example.wasm, "wasm"), (&example.manifest, "toml")] {
+            let to = folder.join(format!("{}.{ending}", example.name));
+            fs::copy(from, &to).with_context(|| format!("{} cannot be written", to.display()))?;
+        }
+    }
+    Ok(folder)
+}
