@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::grants::Grants;
@@ -25,8 +26,12 @@ use bulkhead_store::catalogue::SecretRow;
 use bulkhead_store::catalogue::SinkRow;
 use bulkhead_store::catalogue::Snapshot;
 use bulkhead_store::catalogue::Tenant;
+use bulkhead_store::catalogue::TenantState;
 use bulkhead_store::catalogue::Version;
 
+use crate::deliver::SinkDirectory;
+use crate::sink::ResolvedSink;
+use crate::sink::SinkSpec;
 use crate::vault::Vault;
 
 /// Views kept; those of tenants that were not heard of for a while go first.
@@ -187,6 +192,35 @@ impl Directory {
             paused: plugin.paused,
             setup: Arc::new(setup),
         }
+    }
+}
+
+#[async_trait]
+impl SinkDirectory for Directory {
+    async fn sink(&self, tenant: TenantId, name: &str) -> bulkhead_store::Result<Option<ResolvedSink>> {
+        let view = match self.view(tenant).await {
+            Ok(view) => view,
+            Err(bulkhead_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(row) = view.sinks.get(name) else { return Ok(None) };
+        let stored: serde_json::Value = read(&row.spec, "a sink");
+        let spec = match SinkSpec::parse(&stored) {
+            Ok(spec) => spec,
+            Err(error) => {
+                tracing::error!(tenant = %view.tenant.name, sink = name, %error, "a stored sink does not read back");
+                return Ok(None);
+            }
+        };
+        let opened = |name: &str| Some((name.to_owned(), self.secret(&view, name)?));
+        let secrets = spec.secrets().into_iter().filter_map(opened).collect();
+        Ok(Some(ResolvedSink {
+            spec: Arc::new(spec),
+            secrets,
+            tenant_uid: view.tenant.uid.clone(),
+            tenant_name: view.tenant.name.clone(),
+            held: view.tenant.state != TenantState::Active,
+        }))
     }
 }
 

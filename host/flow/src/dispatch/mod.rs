@@ -50,6 +50,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::deliver;
 use crate::dispatch::batch::Done;
 use crate::dispatch::batch::Execution;
 use crate::dispatch::batch::Shared;
@@ -167,6 +168,7 @@ pub struct Dispatch {
     sandbox: Sandbox,
     directory: Arc<Directory>,
     live: Live,
+    outbox: deliver::Handle,
     clock: Arc<dyn Clock>,
     options: Options,
     fences: Arc<Fences>,
@@ -188,6 +190,7 @@ impl Dispatch {
         sandbox: Sandbox,
         directory: Arc<Directory>,
         live: Live,
+        outbox: deliver::Handle,
         clock: Arc<dyn Clock>,
         options: Options,
         fences: Arc<Fences>,
@@ -201,6 +204,7 @@ impl Dispatch {
             sandbox,
             directory,
             live,
+            outbox,
             clock,
             options,
             fences,
@@ -329,6 +333,7 @@ impl Dispatch {
         let reads: Vec<StateRead> = commit.reads.clone();
         let writes = commit.writes.clone();
         let emitted = !commit.emits.is_empty();
+        let delivers = !commit.deliveries.is_empty();
         let waits = !commit.unfinished.is_empty() || !commit.timers.is_empty();
         let began = Instant::now();
         let committed = self.store.commit(commit).await;
@@ -346,6 +351,9 @@ impl Dispatch {
                 self.handle.wake(turn.tenant, woken);
                 if emitted {
                     self.live.tick(turn.tenant);
+                }
+                if delivers {
+                    self.outbox.wake();
                 }
                 if waits {
                     self.handle.due.notify_one();
