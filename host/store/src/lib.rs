@@ -5,12 +5,13 @@
 //!
 //! One port per caller: [`log`] (inbox, readers of events), [`work`] (dispatch), [`state`] (guests, by way of dispatch),
 //! [`deliveries`], [`timers`] (keeper), [`leases`] (keeper), [`catalogue`] (API), [`usage`] (API).
-//! The first backend is to be `sqlite`; every backend has to pass the same suite in `conformance`.
+//! The one backend so far is [`sqlite`]; every backend has to pass the same suite in [`conformance`].
 
 pub mod catalogue;
 pub mod deliveries;
 pub mod leases;
 pub mod log;
+pub mod sqlite;
 pub mod state;
 pub mod timers;
 pub mod usage;

@@ -16,6 +16,8 @@ pub struct UsageLine {
     pub plugin: String,
     /// The rule.
     pub rule: String,
+    /// Events accepted from outside; counted on the line without plugin and rule.
+    pub events: u64,
     /// Attempts.
     pub attempts: u64,
     /// Runs done.

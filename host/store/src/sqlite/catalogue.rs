@@ -1,0 +1,469 @@
+//! Tenants, keys and plugins.
+
+use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+use bytes::Bytes;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use crate::Error;
+use crate::Result;
+use crate::catalogue::Key;
+use crate::catalogue::Keys;
+use crate::catalogue::NewVersion;
+use crate::catalogue::Plugin;
+use crate::catalogue::Plugins;
+use crate::catalogue::Tenant;
+use crate::catalogue::TenantState;
+use crate::catalogue::Tenants;
+use crate::catalogue::Version;
+use crate::sqlite::Sqlite;
+use crate::sqlite::fault;
+use crate::sqlite::row::Columns;
+use crate::sqlite::text::Args;
+use crate::sqlite::text::fetch;
+use crate::sqlite::writer::op::BoxFuture;
+use crate::sqlite::writer::transaction::Transaction;
+use crate::sqlite::writer::transaction::no_tenant;
+
+macro_rules! tenant_columns {
+    () => {
+        "t.id, t.uid, t.name, t.state, t.settings, t.created"
+    };
+}
+pub(super) use tenant_columns;
+
+pub(super) fn tenant(columns: &mut Columns<'_>) -> Result<Tenant> {
+    let (id, uid, name) = (TenantId(columns.int()?), columns.text()?, columns.text()?);
+    let state = match columns.int()? {
+        0 => TenantState::Active,
+        1 => TenantState::Paused,
+        2 => TenantState::Suspended,
+        other => return Err(Error::Damaged(format!("a tenant is in state {other}"))),
+    };
+    Ok(Tenant { id, uid, name, state, settings: columns.int()?, created: columns.time()? })
+}
+
+fn first_tenant(rows: &[SqliteRow]) -> Result<Option<Tenant>> {
+    rows.first().map(|row| tenant(&mut Columns::new(row))).transpose()
+}
+
+#[async_trait]
+impl Tenants for Sqlite {
+    async fn operator_create_tenant(&self, uid: &str, name: &str, now: Timestamp) -> Result<Tenant> {
+        self.change((uid.to_owned(), name.to_owned(), now), create_tenant).await
+    }
+
+    async fn operator_tenants(&self) -> Result<Vec<Tenant>> {
+        let sql = concat!("SELECT ", tenant_columns!(), " FROM tenants t ORDER BY t.name");
+        self.read(sql, |_| {}).await?.iter().map(|row| tenant(&mut Columns::new(row))).collect()
+    }
+
+    async fn operator_tenant(&self, name: &str) -> Result<Option<Tenant>> {
+        let sql = concat!("SELECT ", tenant_columns!(), " FROM tenants t WHERE t.name = ?1 OR t.uid = ?1");
+        first_tenant(&self.read(sql, |args| _ = args.text(name)).await?)
+    }
+
+    async fn tenant(&self, tenant: TenantId) -> Result<Option<Tenant>> {
+        let sql = concat!("SELECT ", tenant_columns!(), " FROM tenants t WHERE t.id = ?");
+        first_tenant(&self.read(sql, |args| _ = args.int(tenant.0)).await?)
+    }
+
+    async fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<()> {
+        self.change((tenant, state), set_state).await
+    }
+
+    async fn operator_set_paused(&self, paused: bool) -> Result<()> {
+        self.change(paused, set_paused).await
+    }
+
+    async fn operator_paused(&self) -> Result<bool> {
+        let sql = "SELECT 1 FROM host_values WHERE name = 'store:paused'";
+        Ok(!self.read(sql, |_| {}).await?.is_empty())
+    }
+}
+
+fn create_tenant<'a>(
+    tx: &'a mut Transaction<'_>,
+    (uid, name, now): &'a (String, String, Timestamp),
+) -> BoxFuture<'a, Result<Tenant>> {
+    Box::pin(async move {
+        let sql = concat!(
+            "INSERT INTO tenants AS t (uid, name, state, settings, rule_set, created) VALUES (?, ?, 0, 1, 0, ?)
+             ON CONFLICT DO NOTHING RETURNING ",
+            "id, uid, name, state, settings, created"
+        );
+        let rows = tx.fetch(sql, |args| _ = args.text(uid).text(name).int(now.0)).await?;
+        let made = first_tenant(&rows)?.ok_or_else(|| Error::Conflict {
+            what: "tenant",
+            name: name.clone(),
+            detail: "it exists already".into(),
+        })?;
+        tx.changes.settings.push((made.id, made.settings));
+        Ok(made)
+    })
+}
+
+fn set_state<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, state): &'a (TenantId, TenantState),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let number = match state {
+            TenantState::Active => 0,
+            TenantState::Paused => 1,
+            TenantState::Suspended => 2,
+        };
+        tx.execute("UPDATE tenants SET state = ? WHERE id = ?", |args| _ = args.int(number).int(tenant.0)).await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn set_paused<'a>(tx: &'a mut Transaction<'_>, paused: &'a bool) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let sql = if *paused {
+            "INSERT INTO host_values (name, value) VALUES ('store:paused', x'01') ON CONFLICT DO NOTHING"
+        } else {
+            "DELETE FROM host_values WHERE name = 'store:paused'"
+        };
+        tx.execute(sql, |_| {}).await?;
+        Ok(())
+    })
+}
+
+fn key(columns: &mut Columns<'_>) -> Result<Key> {
+    Ok(Key {
+        id: columns.text()?,
+        tenant: columns.int_opt()?.map(TenantId),
+        hash: columns.blob()?,
+        scopes: columns.list()?,
+        note: columns.text()?,
+        created: columns.time()?,
+        revoked: columns.time_opt()?,
+    })
+}
+
+#[async_trait]
+impl Keys for Sqlite {
+    async fn host_add_key(&self, key: &Key) -> Result<()> {
+        self.change(key.clone(), add_key).await
+    }
+
+    async fn host_key(&self, id: &str) -> Result<Option<(Key, Option<Tenant>)>> {
+        let sql = concat!(
+            "SELECT k.id, k.tenant, k.hash, k.scopes, k.note, k.created, k.revoked, ",
+            tenant_columns!(),
+            " FROM api_keys k LEFT JOIN tenants t ON t.id = k.tenant WHERE k.id = ?"
+        );
+        let rows = self.read(sql, |args| _ = args.text(id)).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let mut columns = Columns::new(row);
+        let key = key(&mut columns)?;
+        let tenant = key.tenant.map(|_| tenant(&mut columns)).transpose()?;
+        Ok(Some((key, tenant)))
+    }
+
+    async fn operator_keys(&self, tenant: Option<TenantId>) -> Result<Vec<Key>> {
+        let sql = "SELECT id, tenant, hash, scopes, note, created, revoked FROM api_keys WHERE tenant IS ?
+                   ORDER BY created DESC, id DESC";
+        let rows = self.read(sql, |args| _ = args.int_opt(tenant.map(|tenant| tenant.0))).await?;
+        rows.iter().map(|row| key(&mut Columns::new(row))).collect()
+    }
+
+    async fn operator_revoke_key(&self, tenant: Option<TenantId>, id: &str, now: Timestamp) -> Result<()> {
+        self.change((tenant, id.to_owned(), now), revoke_key).await
+    }
+}
+
+fn add_key<'a>(tx: &'a mut Transaction<'_>, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        if let Some(tenant) = key.tenant
+            && tx.fetch("SELECT 1 FROM tenants WHERE id = ?", |args| _ = args.int(tenant.0)).await?.is_empty()
+        {
+            return Err(no_tenant(tenant));
+        }
+        let scopes = serde_json::to_string(&key.scopes).expect("because texts are always JSON");
+        let sql = "INSERT INTO api_keys (id, tenant, hash, scopes, note, created, revoked) VALUES (?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT DO NOTHING";
+        let added = tx.execute(sql, |args| {
+            args.text(&key.id).int_opt(key.tenant.map(|tenant| tenant.0)).blob(&key.hash).text(&scopes);
+            args.text(&key.note).int(key.created.0).int_opt(key.revoked.map(|revoked| revoked.0));
+        });
+        match added.await? {
+            0 => Err(Error::Conflict { what: "key", name: key.id.clone(), detail: "it exists already".into() }),
+            _ => Ok(()),
+        }
+    })
+}
+
+fn revoke_key<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, id, now): &'a (Option<TenantId>, String, Timestamp),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        // Who revokes again does not change when it was revoked first.
+        let sql = "UPDATE api_keys SET revoked = coalesce(revoked, ?) WHERE id = ? AND tenant IS ?";
+        let tenant = tenant.map(|tenant| tenant.0);
+        match tx.execute(sql, |args| _ = args.int(now.0).text(id).int_opt(tenant)).await? {
+            0 => Err(Error::NotFound { what: "key", name: id.clone() }),
+            _ => Ok(()),
+        }
+    })
+}
+
+macro_rules! plugin_columns {
+    () => {
+        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created"
+    };
+}
+
+macro_rules! version_columns {
+    () => {
+        "v.number, v.digest, v.manifest, v.inspection, v.grants, v.author, v.created, v.retired"
+    };
+}
+
+fn plugin(columns: &mut Columns<'_>) -> Result<Plugin> {
+    let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+    Ok(Plugin {
+        id: PluginId(columns.int()?),
+        name: columns.text()?,
+        active: number(columns.int_opt()?),
+        previous: number(columns.int_opt()?),
+        paused: columns.flag()?,
+        config: columns.text()?,
+        created: columns.time()?,
+    })
+}
+
+fn version(columns: &mut Columns<'_>) -> Result<Version> {
+    Ok(Version {
+        number: columns.narrow()?,
+        digest: columns.text()?,
+        manifest: columns.text()?,
+        inspection: columns.text()?,
+        grants: columns.text()?,
+        author: columns.text()?,
+        created: columns.time()?,
+        retired: columns.flag()?,
+    })
+}
+
+/// A tenant's plugins with their active versions, by name.
+pub(super) async fn list_plugins(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<Vec<(Plugin, Option<Version>)>> {
+    let sql = concat!(
+        "SELECT ",
+        plugin_columns!(),
+        ", ",
+        version_columns!(),
+        " FROM plugins p LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND v.number = p.active
+          WHERE p.tenant = ? ORDER BY p.name"
+    );
+    let mut args = Args::default();
+    args.int(tenant.0);
+    let rows = fetch(conn, sql, args).await.map_err(fault::outward)?;
+    rows.iter()
+        .map(|row| {
+            let mut columns = Columns::new(row);
+            let plugin = plugin(&mut columns)?;
+            let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
+            Ok((plugin, active))
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Plugins for Sqlite {
+    async fn add_version(
+        &self,
+        tenant: TenantId,
+        plugin: &str,
+        version: &NewVersion,
+        now: Timestamp,
+    ) -> Result<(Version, bool)> {
+        self.change((tenant, plugin.to_owned(), version.clone(), now), add_version).await
+    }
+
+    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<Version>)>> {
+        let mut conn = self.readers().get().await?;
+        list_plugins(&mut conn, tenant).await
+    }
+
+    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Vec<Version>)>> {
+        let sql = concat!(
+            "SELECT ",
+            plugin_columns!(),
+            ", ",
+            version_columns!(),
+            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+              WHERE p.tenant = ? AND p.name = ? ORDER BY v.number DESC"
+        );
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).text(name)).await?;
+        let mut found: Option<(Plugin, Vec<Version>)> = None;
+        for row in &rows {
+            let mut columns = Columns::new(row);
+            let (plugin, version) = (plugin(&mut columns)?, version(&mut columns)?);
+            found.get_or_insert_with(|| (plugin, Vec::new())).1.push(version);
+        }
+        Ok(found)
+    }
+
+    async fn activate(&self, tenant: TenantId, name: &str, version: u32) -> Result<Plugin> {
+        self.change((tenant, name.to_owned(), Some(version)), activate).await
+    }
+
+    async fn roll_back(&self, tenant: TenantId, name: &str) -> Result<Plugin> {
+        self.change((tenant, name.to_owned(), None), activate).await
+    }
+
+    async fn retire(&self, tenant: TenantId, name: &str, version: u32) -> Result<()> {
+        self.change((tenant, name.to_owned(), version), retire).await
+    }
+
+    async fn pause_plugin(&self, tenant: TenantId, name: &str, paused: bool) -> Result<()> {
+        self.change((tenant, name.to_owned(), paused), pause_plugin).await
+    }
+
+    async fn set_config(&self, tenant: TenantId, name: &str, config: &str) -> Result<()> {
+        self.change((tenant, name.to_owned(), config.to_owned()), set_config).await
+    }
+
+    async fn component(&self, tenant: TenantId, digest: &str) -> Result<Option<Bytes>> {
+        let sql = "SELECT b.bytes FROM plugin_versions v JOIN blobs b ON b.digest = v.digest
+                   WHERE v.tenant = ? AND v.digest = ? LIMIT 1";
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).text(digest)).await?;
+        rows.first().map(|row| Ok(Bytes::from(Columns::new(row).blob()?))).transpose()
+    }
+}
+
+type Added = (TenantId, String, NewVersion, Timestamp);
+
+fn add_version<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, new, now): &'a Added,
+) -> BoxFuture<'a, Result<(Version, bool)>> {
+    Box::pin(async move {
+        let sql = concat!(
+            "SELECT ",
+            version_columns!(),
+            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+              WHERE p.tenant = ? AND p.name = ? AND v.digest = ? AND v.manifest = ? ORDER BY v.number DESC LIMIT 1"
+        );
+        let bind = |args: &mut Args| _ = args.int(tenant.0).text(name).text(&new.digest).text(&new.manifest);
+        if let Some(row) = tx.fetch(sql, bind).await?.first() {
+            return Ok((version(&mut Columns::new(row))?, false));
+        }
+        if tx.fetch("SELECT 1 FROM tenants WHERE id = ?", |args| _ = args.int(tenant.0)).await?.is_empty() {
+            return Err(no_tenant(*tenant));
+        }
+        let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES (?, ?, 0, '{}', ?)
+                   ON CONFLICT DO NOTHING";
+        tx.execute(sql, |args| _ = args.int(tenant.0).text(name).int(now.0)).await?;
+        let sql = "INSERT INTO blobs (digest, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING";
+        tx.execute(sql, |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
+        let sql = "INSERT INTO plugin_versions
+                   (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired)
+                   SELECT tenant, id, (SELECT coalesce(max(number), 0) + 1 FROM plugin_versions WHERE plugin = plugins.id),
+                   ?3, ?4, ?5, ?6, ?7, ?8, 0 FROM plugins WHERE tenant = ?1 AND name = ?2
+                   RETURNING number, digest, manifest, inspection, grants, author, created, retired";
+        let rows = tx.fetch(sql, |args| {
+            args.int(tenant.0).text(name).text(&new.digest).text(&new.manifest).text(&new.inspection);
+            args.text(&new.grants).text(&new.author).int(now.0);
+        });
+        let rows = rows.await?;
+        let row = rows.first().ok_or_else(|| no_plugin(name))?;
+        let added = version(&mut Columns::new(row))?;
+        tx.settings_changed(*tenant).await?;
+        Ok((added, true))
+    })
+}
+
+fn no_plugin(name: &str) -> Error {
+    Error::NotFound { what: "plugin", name: name.to_owned() }
+}
+
+async fn find_plugin(tx: &mut Transaction<'_>, tenant: TenantId, name: &str) -> Result<Plugin> {
+    let sql = concat!("SELECT ", plugin_columns!(), " FROM plugins p WHERE p.tenant = ? AND p.name = ?");
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await?;
+    rows.first().map_or_else(|| Err(no_plugin(name)), |row| plugin(&mut Columns::new(row)))
+}
+
+/// Whether a version is retired. `NotFound` if there is no such version.
+async fn is_retired(tx: &mut Transaction<'_>, tenant: TenantId, plugin: &Plugin, number: u32) -> Result<bool> {
+    let sql = "SELECT retired FROM plugin_versions WHERE tenant = ? AND plugin = ? AND number = ?";
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    let Some(row) = rows.first() else {
+        return Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) });
+    };
+    Columns::new(row).flag()
+}
+
+/// Activates a version, or (none) the one before.
+fn activate<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, number): &'a (TenantId, String, Option<u32>),
+) -> BoxFuture<'a, Result<Plugin>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let conflict = |detail: &str| Error::Conflict { what: "plugin", name: name.clone(), detail: detail.to_owned() };
+        let number = number.or(plugin.previous).ok_or_else(|| conflict("no version was active before"))?;
+        if is_retired(tx, *tenant, &plugin, number).await? {
+            return Err(conflict("the version is retired"));
+        }
+        if plugin.active == Some(number) {
+            return Ok(plugin);
+        }
+        let sql = "UPDATE plugins SET previous = active, active = ? WHERE tenant = ? AND id = ?";
+        tx.execute(sql, |args| _ = args.int(i64::from(number)).int(tenant.0).int(plugin.id.0)).await?;
+        tx.settings_changed(*tenant).await?;
+        Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
+    })
+}
+
+fn retire<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, number): &'a (TenantId, String, u32),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        is_retired(tx, *tenant, &plugin, *number).await?;
+        if plugin.active == Some(*number) {
+            let detail = "the version is active; activate another first".to_owned();
+            return Err(Error::Conflict { what: "plugin", name: name.clone(), detail });
+        }
+        let sql = "UPDATE plugin_versions SET retired = 1 WHERE tenant = ? AND plugin = ? AND number = ?";
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(*number))).await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn pause_plugin<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, paused): &'a (TenantId, String, bool),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let sql = "UPDATE plugins SET paused = ? WHERE tenant = ? AND name = ?";
+        match tx.execute(sql, |args| _ = args.int(i64::from(*paused)).int(tenant.0).text(name)).await? {
+            0 => Err(no_plugin(name)),
+            _ => tx.settings_changed(*tenant).await,
+        }
+    })
+}
+
+fn set_config<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, config): &'a (TenantId, String, String),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let sql = "UPDATE plugins SET config = ? WHERE tenant = ? AND name = ?";
+        match tx.execute(sql, |args| _ = args.text(config).int(tenant.0).text(name)).await? {
+            0 => Err(no_plugin(name)),
+            _ => tx.settings_changed(*tenant).await,
+        }
+    })
+}

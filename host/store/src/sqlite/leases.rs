@@ -1,0 +1,67 @@
+//! Shard leases. Only one process has the file open, so these are a formality that keeps the host the same over a
+//! database of many nodes: the rows, the fences and the clock of the database are real all the same.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bulkhead_domain::id::Fence;
+use bulkhead_domain::id::Shard;
+
+use crate::Result;
+use crate::leases::Leases;
+use crate::sqlite::Sqlite;
+use crate::sqlite::open::fences;
+use crate::sqlite::row::Columns;
+use crate::sqlite::writer::op::BoxFuture;
+use crate::sqlite::writer::transaction::Transaction;
+
+#[async_trait]
+impl Leases for Sqlite {
+    fn host_shards(&self) -> u16 {
+        self.core().shards
+    }
+
+    async fn host_acquire(&self, node: &str, ttl: Duration, at_most: u16) -> Result<Vec<(Shard, Fence)>> {
+        self.change((node.to_owned(), ttl, at_most), acquire).await
+    }
+
+    async fn host_release(&self, node: &str) -> Result<()> {
+        self.change(node.to_owned(), release).await
+    }
+}
+
+fn acquire<'a>(
+    tx: &'a mut Transaction<'_>,
+    (node, ttl, at_most): &'a (String, Duration, u16),
+) -> BoxFuture<'a, Result<Vec<(Shard, Fence)>>> {
+    Box::pin(async move {
+        // Its own first: what a node works on it keeps.
+        let sql = "WITH present (time) AS (SELECT cast(unixepoch('subsec') * 1000000 AS INTEGER)),
+                   free (shard) AS (
+                       SELECT shard FROM leases, present
+                       WHERE owner IS NULL OR owner = ?1 OR until <= present.time
+                       ORDER BY owner IS ?1 DESC, shard LIMIT ?3
+                   )
+                   UPDATE leases SET fence = fence + iif(owner IS ?1, 0, 1), owner = ?1, until = present.time + ?2
+                   FROM free, present WHERE leases.shard = free.shard
+                   RETURNING leases.shard, leases.fence";
+        let ttl = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX / 4);
+        let rows = tx.fetch(sql, |args| _ = args.text(node).int(ttl).int(i64::from(*at_most))).await?;
+        let mut held = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let mut columns = Columns::new(row);
+            held.push((columns.shard()?, Fence(columns.int()?)));
+        }
+        held.sort_unstable();
+        tx.changes.fences = Some(fences(tx.conn).await?);
+        Ok(held)
+    })
+}
+
+fn release<'a>(tx: &'a mut Transaction<'_>, node: &'a String) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        tx.execute("UPDATE leases SET owner = NULL, until = 0 WHERE owner = ?", |args| _ = args.text(node)).await?;
+        tx.changes.fences = Some(fences(tx.conn).await?);
+        Ok(())
+    })
+}

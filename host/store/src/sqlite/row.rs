@@ -1,0 +1,260 @@
+//! Rows to facts and back.
+
+use std::time::Duration;
+
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::effect::LogLine;
+use bulkhead_domain::event::Event;
+use bulkhead_domain::event::Lineage;
+use bulkhead_domain::event::Logged;
+use bulkhead_domain::id::EventKey;
+use bulkhead_domain::id::Position;
+use bulkhead_domain::id::Shard;
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::Error;
+use crate::Result;
+use crate::work::RunRecord;
+use crate::work::RunState;
+use crate::work::Unfinished;
+use crate::work::Waiting;
+
+/// What most events are; stored as NULL.
+pub(super) const USUAL_TYPE: &str = "application/json";
+
+/// Reads columns one after another, so that a list of columns and its reader stand in the same order.
+pub(super) struct Columns<'r> {
+    row: &'r SqliteRow,
+    at: usize,
+}
+
+impl<'r> Columns<'r> {
+    pub(super) fn new(row: &'r SqliteRow) -> Self {
+        Self { row, at: 0 }
+    }
+
+    fn next<T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self) -> Result<T> {
+        let at = self.at;
+        self.at += 1;
+        self.row.try_get(at).map_err(|error| Error::Damaged(format!("column {at}: {error}")))
+    }
+
+    pub(super) fn int(&mut self) -> Result<i64> {
+        self.next()
+    }
+
+    pub(super) fn int_opt(&mut self) -> Result<Option<i64>> {
+        self.next()
+    }
+
+    pub(super) fn count(&mut self) -> Result<u64> {
+        Ok(u64::try_from(self.int()?).unwrap_or_default())
+    }
+
+    /// A number of a type narrower than the column's.
+    pub(super) fn narrow<T: TryFrom<i64>>(&mut self) -> Result<T> {
+        let value = self.int()?;
+        T::try_from(value).map_err(|_| Error::Damaged(format!("column {}: {value} is out of range", self.at - 1)))
+    }
+
+    pub(super) fn flag(&mut self) -> Result<bool> {
+        Ok(self.int()? != 0)
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp> {
+        Ok(Timestamp(self.int()?))
+    }
+
+    pub(super) fn time_opt(&mut self) -> Result<Option<Timestamp>> {
+        Ok(self.int_opt()?.map(Timestamp))
+    }
+
+    pub(super) fn position(&mut self) -> Result<Position> {
+        Ok(Position(self.int()?))
+    }
+
+    pub(super) fn shard(&mut self) -> Result<Shard> {
+        Ok(Shard(self.narrow()?))
+    }
+
+    pub(super) fn real(&mut self) -> Result<f64> {
+        self.next()
+    }
+
+    pub(super) fn text(&mut self) -> Result<String> {
+        self.next()
+    }
+
+    pub(super) fn text_opt(&mut self) -> Result<Option<String>> {
+        self.next()
+    }
+
+    pub(super) fn blob(&mut self) -> Result<Vec<u8>> {
+        self.next()
+    }
+
+    pub(super) fn key(&mut self) -> Result<EventKey> {
+        let bytes: &[u8] = self.next()?;
+        bytes.try_into().map(EventKey).map_err(|_| Error::Damaged("an event key is not 16 bytes long".into()))
+    }
+
+    /// A JSON array that is NULL when empty.
+    pub(super) fn list<T: serde::de::DeserializeOwned>(&mut self) -> Result<Vec<T>> {
+        let text: Option<&str> = self.next()?;
+        match text {
+            None => Ok(Vec::new()),
+            Some(text) => serde_json::from_str(text).map_err(|error| Error::Damaged(format!("a JSON column: {error}"))),
+        }
+    }
+}
+
+/// A JSON array, or none when empty.
+pub(super) fn list_text<T: serde::Serialize>(list: &[T]) -> Option<String> {
+    match list {
+        [] => None,
+        list => Some(serde_json::to_string(list).expect("because texts and numbers are always JSON")),
+    }
+}
+
+/// The columns that [`event`] reads.
+macro_rules! event_columns {
+    () => {
+        "e.pos, e.shard, e.recorded, e.time, e.hops, e.budget, e.id, e.source, e.kind, e.subject, e.key, \
+         e.correlation, e.causation, e.content_type, e.attributes, e.hash, e.data"
+    };
+}
+pub(super) use event_columns;
+
+/// An event, and the hash that was stored with it.
+pub(super) fn event(columns: &mut Columns<'_>) -> Result<(Logged, Vec<u8>)> {
+    let (position, shard, recorded) = (columns.position()?, columns.shard()?, columns.time()?);
+    let time = columns.time_opt()?.unwrap_or(recorded);
+    let lineage = Lineage { hops: columns.narrow()?, budget: columns.narrow()? };
+    let id = columns.text()?;
+    let (source, kind, subject, key) = (columns.text()?, columns.text()?, columns.text_opt()?, columns.text_opt()?);
+    let correlation = columns.text_opt()?.unwrap_or_else(|| id.clone());
+    let causation = columns.text_opt()?;
+    let content_type = columns.text_opt()?.unwrap_or_else(|| USUAL_TYPE.to_owned());
+    let attributes = columns.list()?;
+    let hash = columns.blob()?;
+    let data = Bytes::from(columns.blob()?);
+    let event =
+        Event { id, source, kind, subject, time, key, correlation, causation, content_type, data, attributes };
+    Ok((Logged { position, shard, recorded, lineage, event }, hash))
+}
+
+/// Events of many rows, as they are stored.
+pub(super) fn events(rows: &[SqliteRow]) -> Result<Vec<Logged>> {
+    rows.iter().map(|row| Ok(event(&mut Columns::new(row))?.0)).collect()
+}
+
+/// A single event, checked against its hash.
+pub(super) fn checked_event(row: &SqliteRow) -> Result<Logged> {
+    let (logged, hash) = event(&mut Columns::new(row))?;
+    if logged.event.integrity().as_slice() != hash {
+        return Err(Error::Damaged(format!("event {} does not have the hash that it was stored with", logged.event.id)));
+    }
+    Ok(logged)
+}
+
+/// The columns that [`unfinished`] reads.
+macro_rules! unfinished_columns {
+    () => {
+        "u.pos, u.event, u.rule, u.key, u.waiting, u.due, u.attempts, u.code, u.reason, u.plugin, u.hops, u.budget, \
+         u.rule_set, u.since, u.updated"
+    };
+}
+pub(super) use unfinished_columns;
+
+pub(super) const RETRY: i64 = 0;
+pub(super) const BLOCKED: i64 = 1;
+pub(super) const HELD: i64 = 2;
+pub(super) const PARKED: i64 = 3;
+
+/// What a run waits for, as numbers, and when it is due.
+pub(super) const fn waiting_number(waiting: Waiting) -> (i64, Option<i64>) {
+    match waiting {
+        Waiting::Retry(due) => (RETRY, Some(due.0)),
+        Waiting::Blocked => (BLOCKED, None),
+        Waiting::Held => (HELD, None),
+        Waiting::Parked => (PARKED, None),
+    }
+}
+
+pub(super) fn unfinished(columns: &mut Columns<'_>) -> Result<Unfinished> {
+    let (position, event, rule, key) = (columns.position()?, columns.key()?, columns.text()?, columns.text_opt()?);
+    let waiting = match (columns.int()?, columns.time_opt()?) {
+        (RETRY, Some(due)) => Waiting::Retry(due),
+        (BLOCKED, _) => Waiting::Blocked,
+        (HELD, _) => Waiting::Held,
+        (PARKED, _) => Waiting::Parked,
+        (other, _) => return Err(Error::Damaged(format!("a run waits for {other}"))),
+    };
+    Ok(Unfinished {
+        position,
+        event,
+        rule,
+        key,
+        waiting,
+        attempts: columns.narrow()?,
+        code: columns.text()?,
+        reason: columns.text()?,
+        plugin: columns.text_opt()?,
+        lineage: Lineage { hops: columns.narrow()?, budget: columns.narrow()? },
+        rule_set: columns.int()?,
+        since: columns.time()?,
+        updated: columns.time()?,
+    })
+}
+
+/// The columns that [`run`] reads.
+macro_rules! run_columns {
+    () => {
+        "r.pos, r.event, r.rule, r.rule_set, r.plugin, r.plugin_version, r.state, r.attempt, r.code, r.reason, \
+         r.fuel, r.micros, r.ended, r.effects, r.logs"
+    };
+}
+pub(super) use run_columns;
+
+pub(super) const fn run_state_number(state: RunState) -> i64 {
+    match state {
+        RunState::Done => 0,
+        RunState::Retrying => 1,
+        RunState::Parked => 2,
+        RunState::Dropped => 3,
+    }
+}
+
+pub(super) fn run(columns: &mut Columns<'_>) -> Result<RunRecord> {
+    let (position, event, rule) = (columns.position()?, columns.key()?, columns.text()?);
+    let rule_set = columns.int()?;
+    let plugin = match (columns.text_opt()?, columns.int_opt()?) {
+        (Some(name), Some(version)) => Some((name, u32::try_from(version).unwrap_or_default())),
+        _ => None,
+    };
+    let state = match columns.int()? {
+        0 => RunState::Done,
+        1 => RunState::Retrying,
+        2 => RunState::Parked,
+        3 => RunState::Dropped,
+        other => return Err(Error::Damaged(format!("a run is in state {other}"))),
+    };
+    Ok(RunRecord {
+        position,
+        event,
+        rule,
+        rule_set,
+        plugin,
+        state,
+        attempt: columns.narrow()?,
+        code: columns.text()?,
+        reason: columns.text()?,
+        fuel: columns.count()?,
+        duration: Duration::from_micros(columns.count()?),
+        ended: columns.time()?,
+        effects: columns.narrow()?,
+        logs: columns.list::<LogLine>()?,
+    })
+}

@@ -1,0 +1,121 @@
+//! Plugins' keys and values. They are written by commits alone, see `writer::versions`.
+
+use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+use bytes::Bytes;
+use sqlx::SqliteConnection;
+
+use crate::Result;
+use crate::sqlite::Sqlite;
+use crate::sqlite::fault;
+use crate::sqlite::row::Columns;
+use crate::sqlite::text::Args;
+use crate::sqlite::text::fetch;
+use crate::sqlite::writer::op::BoxFuture;
+use crate::sqlite::writer::transaction::Transaction;
+use crate::state::State;
+use crate::state::Versioned;
+
+#[async_trait]
+impl State for Sqlite {
+    async fn state(&self, tenant: TenantId, plugin: PluginId, key: &str) -> Result<Option<Versioned>> {
+        let sql = "SELECT value, version, expires FROM state WHERE tenant = ? AND plugin = ? AND key = ?";
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(plugin.0).text(key)).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let mut columns = Columns::new(row);
+        let value = Bytes::from(columns.blob()?);
+        Ok(Some(Versioned { value, version: columns.int()?, expires: columns.time_opt()? }))
+    }
+
+    async fn state_keys(
+        &self,
+        tenant: TenantId,
+        plugin: PluginId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>> {
+        let mut conn = self.readers().get().await?;
+        list_keys(&mut conn, tenant, plugin, prefix, after, limit).await
+    }
+
+    async fn host_expire_state(&self, now: Timestamp, limit: u32) -> Result<u64> {
+        self.change((now, limit), expire).await
+    }
+}
+
+fn expire<'a>(tx: &'a mut Transaction<'_>, (now, limit): &'a (Timestamp, u32)) -> BoxFuture<'a, Result<u64>> {
+    Box::pin(async move {
+        let sql = "DELETE FROM state WHERE (tenant, plugin, key) IN (
+                       SELECT tenant, plugin, key FROM state WHERE expires <= ? ORDER BY expires LIMIT ?
+                   )";
+        let gone = tx.execute(sql, |args| _ = args.int(now.0).int(i64::from(*limit))).await?;
+        tx.versions_changed |= gone > 0;
+        Ok(gone)
+    })
+}
+
+/// Keys with a prefix, in byte order, beyond `after`.
+pub(super) async fn list_keys(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    plugin: PluginId,
+    prefix: &str,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<String>> {
+    let mut args = Args::default();
+    let sql = match beyond(prefix) {
+        Some(end) => {
+            args.int(tenant.0).int(plugin.0).text(prefix).text(after.unwrap_or_default()).text(&end);
+            "SELECT key FROM state WHERE tenant = ? AND plugin = ? AND key >= max(?, ?) AND key < ?
+             ORDER BY key LIMIT ?"
+        }
+        None => {
+            args.int(tenant.0).int(plugin.0).text(prefix).text(after.unwrap_or_default());
+            "SELECT key FROM state WHERE tenant = ? AND plugin = ? AND key >= max(?, ?) ORDER BY key LIMIT ?"
+        }
+    };
+    // The key `after` itself may come first; one more makes up for it.
+    args.int(i64::from(limit) + 1);
+    let rows = fetch(conn, sql, args).await.map_err(fault::outward)?;
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let key = Columns::new(row).text()?;
+        if after.is_none_or(|after| key.as_str() > after) && keys.len() < limit as usize {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// The least text that is greater than every text with the prefix; none if there is no such text.
+fn beyond(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        // The next character, over the gap that is no characters.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_right_after_it() {
+        assert_eq!(beyond("a").as_deref(), Some("b"));
+        assert_eq!(beyond("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(beyond("\u{d7ff}").as_deref(), Some("\u{e000}"));
+        assert_eq!(beyond("\u{10ffff}"), None);
+        assert_eq!(beyond(""), None);
+        assert!("é\u{10ffff}" < beyond("é").as_deref().expect("because é has a next"));
+    }
+}

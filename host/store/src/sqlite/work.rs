@@ -1,0 +1,311 @@
+//! What there is to do, and the commit that ends a batch. People's side of runs is in `runs` and `unfinished`.
+//!
+//! A batch is put together from memory (where the lane stands, its newest events, whether it can have unfinished runs
+//! at all) and from the database for the rest. The cursor is read first: whatever changes after that can only make the
+//! commit fail, never make it right where it is not.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::event::Logged;
+use bulkhead_domain::id::Position;
+use bulkhead_domain::id::RunId;
+use bulkhead_domain::id::Shard;
+use bulkhead_domain::id::TenantId;
+use sqlx::SqliteConnection;
+
+use crate::Result;
+use crate::sqlite::Sqlite;
+use crate::sqlite::fault;
+use crate::sqlite::memory::LaneId;
+use crate::sqlite::row;
+use crate::sqlite::row::BLOCKED;
+use crate::sqlite::row::Columns;
+use crate::sqlite::row::event_columns;
+use crate::sqlite::row::unfinished_columns;
+use crate::sqlite::text::Args;
+use crate::sqlite::text::Rows;
+use crate::sqlite::text::fetch;
+use crate::sqlite::writer::op::Answer;
+use crate::sqlite::writer::op::Incoming;
+use crate::sqlite::writer::transaction::no_tenant;
+use crate::work::Batch;
+use crate::work::BatchLimits;
+use crate::work::Commit;
+use crate::work::Committed;
+use crate::work::Depth;
+use crate::work::Due;
+use crate::work::Held;
+use crate::work::ParkedFilter;
+use crate::work::RunQuery;
+use crate::work::RunRecord;
+use crate::work::RunView;
+use crate::work::Work;
+
+#[async_trait]
+impl Work for Sqlite {
+    async fn host_backlog(&self, now: Timestamp) -> Result<Vec<(TenantId, Shard)>> {
+        let sql = "SELECT tenant, shard FROM progress WHERE cursor < head
+                   UNION SELECT tenant, shard FROM unfinished WHERE due <= ?";
+        lanes(&self.read(sql, |args| _ = args.int(now.0)).await?)
+    }
+
+    async fn host_due(&self, now: Timestamp) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)> {
+        let sql = "SELECT DISTINCT tenant, shard FROM unfinished WHERE due <= ?";
+        let due = lanes(&self.read(sql, |args| _ = args.int(now.0)).await?)?;
+        let rows = self.read("SELECT min(due) FROM unfinished WHERE due > ?", |args| _ = args.int(now.0)).await?;
+        let next = rows.first().map(|row| Columns::new(row).time_opt()).transpose()?.flatten();
+        Ok((due, next))
+    }
+
+    async fn read_batch(&self, tenant: TenantId, shard: Shard, now: Timestamp, limits: BatchLimits) -> Result<Batch> {
+        let id = (tenant, shard);
+        let memory = &self.core().memory;
+        let view = memory.view(id, limits.events as usize).ok_or_else(|| no_tenant(tenant))?;
+        let cursor = view.progress.cursor;
+        let (events, more) = match view.events {
+            Some(events) => cut(events.iter().map(|event| (**event).clone()), limits),
+            None => {
+                let mut conn = self.readers().get().await?;
+                read_events(&mut conn, id, cursor, limits).await?
+            }
+        };
+        let mut due = Vec::new();
+        if view.unfinished.maybe && limits.due > 0 {
+            due = self.read_due(id, now, limits).await?;
+            if due.is_empty() && !self.has_unfinished(id).await? {
+                memory.none_unfinished(id, view.unfinished);
+            }
+        }
+        let mut blocked = HashSet::new();
+        if view.chained.maybe {
+            blocked = self.read_blocked(tenant, &events, &due).await?;
+            if blocked.is_empty() && !self.has_chain(tenant).await? {
+                memory.none_chained(tenant, view.chained);
+            }
+        }
+        Ok(Batch { cursor, events, due, blocked, settings: view.settings, more })
+    }
+
+    async fn commit(&self, mut commit: Commit) -> Result<Committed> {
+        let emits = std::mem::take(&mut commit.emits).into_iter().map(Incoming::new).collect();
+        match self.work(crate::sqlite::Work::Commit(Box::new(commit), emits)).await? {
+            Answer::Committed(committed) => Ok(committed),
+            Answer::Appended(_) => Err(fault::refused("the writer answered something else")),
+        }
+    }
+
+    async fn runs(&self, tenant: TenantId, query: &RunQuery) -> Result<Vec<RunView>> {
+        self.find_runs(tenant, query).await
+    }
+
+    async fn attempts(&self, tenant: TenantId, run: RunId) -> Result<Vec<RunRecord>> {
+        self.find_attempts(tenant, run).await
+    }
+
+    async fn parked(
+        &self,
+        tenant: TenantId,
+        filter: &ParkedFilter,
+        before: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<RunView>> {
+        self.find_parked(tenant, filter, before, limit).await
+    }
+
+    async fn redrive(&self, tenant: TenantId, filter: &ParkedFilter, now: Timestamp) -> Result<(u64, Vec<Shard>)> {
+        self.redrive_parked(tenant, filter, now).await
+    }
+
+    async fn discard(&self, tenant: TenantId, filter: &ParkedFilter, now: Timestamp) -> Result<(u64, Vec<Shard>)> {
+        self.discard_parked(tenant, filter, now).await
+    }
+
+    async fn resume_held(&self, tenant: TenantId, held: &Held, now: Timestamp) -> Result<(u64, Vec<Shard>)> {
+        self.free_held(tenant, held, now).await
+    }
+
+    async fn host_depths(&self) -> Result<Vec<Depth>> {
+        self.count_depths().await
+    }
+}
+
+impl Sqlite {
+    /// Runs that are due, each followed by what is blocked right behind it.
+    async fn read_due(&self, id: LaneId, now: Timestamp, limits: BatchLimits) -> Result<Vec<Due>> {
+        let (tenant, shard) = id;
+        let sql = concat!(
+            "SELECT ",
+            unfinished_columns!(),
+            ", ",
+            event_columns!(),
+            " FROM unfinished u INDEXED BY unfinished_due CROSS JOIN events e ON e.pos = u.pos
+              WHERE u.tenant = ? AND u.shard = ? AND u.due <= ? ORDER BY u.due, u.pos LIMIT ?"
+        );
+        let mut args = Args::default();
+        args.int(tenant.0).int(i64::from(shard.0)).int(now.0).int(i64::from(limits.due));
+        let mut conn = self.readers().get().await?;
+        let mut heads = Vec::new();
+        for row in &fetch(&mut conn, sql, args).await.map_err(fault::outward)? {
+            let mut columns = Columns::new(row);
+            heads.push(Due { run: row::unfinished(&mut columns)?, event: row::event(&mut columns)?.0 });
+        }
+        let room = (limits.due as usize).saturating_sub(heads.len());
+        let keyed: Vec<(usize, &Due)> = heads.iter().enumerate().filter(|(_, due)| due.run.key.is_some()).collect();
+        let behind = read_behind(&mut conn, id, &keyed, room).await?;
+        Ok(cut_due(join(heads, behind), limits.bytes))
+    }
+
+    async fn read_blocked(
+        &self,
+        tenant: TenantId,
+        events: &[Logged],
+        due: &[Due],
+    ) -> Result<HashSet<(String, String)>> {
+        static FIND: Rows = Rows::new(
+            "WITH want (key) AS (VALUES ",
+            "(?)",
+            ") SELECT DISTINCT u.rule, u.key FROM want CROSS JOIN unfinished u INDEXED BY unfinished_heads
+               WHERE u.tenant = ? AND u.key = want.key AND u.waiting <> 1",
+        );
+        let keys: HashSet<&str> = events
+            .iter()
+            .filter_map(|event| event.event.ordering_key())
+            .chain(due.iter().filter_map(|due| due.run.key.as_deref()))
+            .collect();
+        let keys: Vec<&str> = keys.into_iter().collect();
+        let mut conn = self.readers().get().await?;
+        let rows = FIND.fetch(&mut conn, &[], &keys, |key, args| _ = args.text(key), &[tenant.0]).await;
+        let rows = rows.map_err(fault::outward)?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::new(row);
+                Ok((columns.text()?, columns.text()?))
+            })
+            .collect()
+    }
+
+    async fn has_unfinished(&self, (tenant, shard): LaneId) -> Result<bool> {
+        let sql = "SELECT 1 FROM unfinished WHERE tenant = ? AND shard = ? LIMIT 1";
+        Ok(!self.read(sql, |args| _ = args.int(tenant.0).int(i64::from(shard.0))).await?.is_empty())
+    }
+
+    async fn has_chain(&self, tenant: TenantId) -> Result<bool> {
+        let sql = "SELECT 1 FROM unfinished INDEXED BY unfinished_chain WHERE tenant = ? AND key IS NOT NULL LIMIT 1";
+        Ok(!self.read(sql, |args| _ = args.int(tenant.0)).await?.is_empty())
+    }
+}
+
+/// New events from the database.
+async fn read_events(
+    conn: &mut SqliteConnection,
+    (tenant, shard): LaneId,
+    after: Position,
+    limits: BatchLimits,
+) -> Result<(Vec<Logged>, bool)> {
+    let sql = concat!(
+        "SELECT ",
+        event_columns!(),
+        " FROM events e INDEXED BY events_by_lane WHERE e.tenant = ? AND e.shard = ? AND e.pos > ?
+          ORDER BY e.pos LIMIT ?"
+    );
+    let mut args = Args::default();
+    args.int(tenant.0).int(i64::from(shard.0)).int(after.0).int(i64::from(limits.events) + 1);
+    let rows = fetch(conn, sql, args).await.map_err(fault::outward)?;
+    Ok(cut(row::events(&rows)?.into_iter(), limits))
+}
+
+/// As many as the limits allow, but at least one; and whether there are more.
+fn cut(events: impl Iterator<Item = Logged>, limits: BatchLimits) -> (Vec<Logged>, bool) {
+    let (mut taken, mut bytes) = (Vec::new(), 0_usize);
+    for event in events {
+        bytes = bytes.saturating_add(event.event.data.len());
+        let fits = taken.is_empty() || bytes <= limits.bytes;
+        if !fits || taken.len() >= limits.events as usize {
+            return (taken, true);
+        }
+        taken.push(event);
+    }
+    (taken, false)
+}
+
+/// The same for due runs, whose events are bounded like new ones.
+fn cut_due(due: Vec<Due>, bytes_max: usize) -> Vec<Due> {
+    let mut bytes = 0_usize;
+    let fits = |due: &Due| {
+        let first = bytes == 0;
+        bytes = bytes.saturating_add(due.event.event.data.len().max(1));
+        first || bytes <= bytes_max
+    };
+    due.into_iter().take_while(fits).collect()
+}
+
+/// What is blocked right behind each of the heads, with the head's place among all heads.
+async fn read_behind(
+    conn: &mut SqliteConnection,
+    (tenant, shard): LaneId,
+    heads: &[(usize, &Due)],
+    room: usize,
+) -> Result<Vec<(usize, Due)>> {
+    static FIND: Rows = Rows::new(
+        concat!(
+            "SELECT head.at, u.waiting, u.shard, ",
+            unfinished_columns!(),
+            ", ",
+            event_columns!(),
+            " FROM (SELECT column1 AS at, column2 AS rule, column3 AS key, column4 AS pos FROM (VALUES "
+        ),
+        "(?,?,?,?)",
+        ")) head CROSS JOIN unfinished u INDEXED BY unfinished_chain CROSS JOIN events e ON e.pos = u.pos
+           WHERE u.tenant = ? AND u.rule = head.rule AND u.key = head.key AND u.pos > head.pos
+           ORDER BY head.at, u.pos LIMIT ?",
+    );
+    let mut behind = Vec::new();
+    let mut ended = HashSet::new();
+    for piece in heads.chunks(crate::sqlite::text::ROWS_MAX) {
+        let room = room.saturating_sub(behind.len());
+        if room == 0 {
+            break;
+        }
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
+        let bind = |(at, due): &(usize, &Due), args: &mut Args| {
+            args.int(i64::try_from(*at).unwrap_or(i64::MAX)).text(&due.run.rule);
+            args.text_opt(due.run.key.as_deref()).int(due.run.position.0);
+        };
+        for row in &FIND.fetch(conn, &[], piece, bind, &[tenant.0, limit]).await.map_err(fault::outward)? {
+            let mut columns = Columns::new(row);
+            let (at, waiting, lane) = (columns.narrow::<usize>()?, columns.int()?, columns.shard()?);
+            // Behind a run that waits for something else, nothing may start; what lies in another shard is its node's.
+            if waiting != BLOCKED || lane != shard || ended.contains(&at) {
+                ended.insert(at);
+                continue;
+            }
+            behind.push((at, Due { run: row::unfinished(&mut columns)?, event: row::event(&mut columns)?.0 }));
+        }
+    }
+    behind.truncate(room);
+    Ok(behind)
+}
+
+/// Each head, then what is behind it.
+fn join(heads: Vec<Due>, behind: Vec<(usize, Due)>) -> Vec<Due> {
+    let mut joined = Vec::with_capacity(heads.len() + behind.len());
+    let mut behind = behind.into_iter().peekable();
+    for (at, head) in heads.into_iter().enumerate() {
+        joined.push(head);
+        while let Some((_, due)) = behind.next_if(|(of, _)| *of == at) {
+            joined.push(due);
+        }
+    }
+    joined
+}
+
+pub(super) fn lanes(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<(TenantId, Shard)>> {
+    rows.iter()
+        .map(|row| {
+            let mut columns = Columns::new(row);
+            Ok((TenantId(columns.int()?), columns.shard()?))
+        })
+        .collect()
+}
