@@ -8,6 +8,7 @@
 //! The one backend so far is [`sqlite`]; every backend has to pass the same suite in [`conformance`].
 
 pub mod catalogue;
+pub mod conformance;
 pub mod deliveries;
 pub mod leases;
 pub mod log;

@@ -116,7 +116,7 @@ impl Deliveries for Sqlite {
                     ", coalesce(e.id, ''), d.state, coalesce(d.due, d.created), d.code, d.reason, d.updated
                       FROM deliveries d INDEXED BY ",
                     $index,
-                    " LEFT JOIN events e ON e.pos = d.pos WHERE d.tenant = ?1 AND ",
+                    " LEFT JOIN events e ON e.pos = d.pos AND e.tenant = d.tenant WHERE d.tenant = ?1 AND ",
                     $position,
                     " AND (?3 IS NULL OR d.sink = ?3) AND (?4 IS NULL OR d.state = ?4)
                       AND (d.created, d.id) < (?5, ?6) ORDER BY d.created DESC, d.id DESC LIMIT ?7"
@@ -190,7 +190,10 @@ async fn read_due(conn: &mut sqlx::SqliteConnection, seqs: &[i64]) -> Result<Vec
         .collect()
 }
 
-fn settle<'a>(tx: &'a mut Transaction<'_>, settlements: &'a Vec<Settlement>) -> BoxFuture<'a, Result<()>> {
+/// What one call settles.
+type Settlements = Vec<Settlement>;
+
+fn settle<'a>(tx: &'a mut Transaction<'_>, settlements: &'a Settlements) -> BoxFuture<'a, Result<()>> {
     // A person may have parked or dropped it while it was on its way: only its arrival is news then.
     static SETTLE: Rows = Rows::new(
         "WITH settled (tenant, id, state, due, attempts, code, reason, at) AS (VALUES ",

@@ -58,7 +58,10 @@ fn acquire<'a>(
     })
 }
 
-fn release<'a>(tx: &'a mut Transaction<'_>, node: &'a String) -> BoxFuture<'a, Result<()>> {
+/// A node's name.
+type Node = String;
+
+fn release<'a>(tx: &'a mut Transaction<'_>, node: &'a Node) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
         tx.execute("UPDATE leases SET owner = NULL, until = 0 WHERE owner = ?", |args| _ = args.text(node)).await?;
         tx.changes.fences = Some(fences(tx.conn).await?);

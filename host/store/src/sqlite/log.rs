@@ -67,7 +67,7 @@ impl Log for Sqlite {
         let sql = concat!(
             "SELECT ",
             event_columns!(),
-            " FROM event_keys k CROSS JOIN events e ON e.pos = k.pos
+            " FROM event_keys k CROSS JOIN events e ON e.pos = k.pos AND e.tenant = k.tenant
               WHERE k.tenant = ? AND k.key BETWEEN ? AND ? AND e.id = ? ORDER BY e.pos DESC"
         );
         let rows = self.read(sql, |args| _ = args.int(tenant.0).blob(&low).blob(&high).text(id)).await?;
@@ -78,7 +78,8 @@ impl Log for Sqlite {
         let sql = concat!(
             "SELECT ",
             event_columns!(),
-            " FROM event_keys k CROSS JOIN events e ON e.pos = k.pos WHERE k.tenant = ? AND k.key = ?"
+            " FROM event_keys k CROSS JOIN events e ON e.pos = k.pos AND e.tenant = k.tenant
+              WHERE k.tenant = ? AND k.key = ?"
         );
         let rows = self.read(sql, |args| _ = args.int(tenant.0).blob(&key.0)).await?;
         rows.first().map(row::checked_event).transpose()

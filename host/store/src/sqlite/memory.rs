@@ -287,12 +287,7 @@ impl Inner {
 impl Lane {
     /// A lane whose events up to its head, if any, are in the database only.
     const fn new(progress: Progress) -> Self {
-        Self {
-            progress,
-            unfinished: Hint { maybe: false, raised: 0 },
-            from: progress.head,
-            events: VecDeque::new(),
-        }
+        Self { progress, unfinished: Hint { maybe: false, raised: 0 }, from: progress.head, events: VecDeque::new() }
     }
 
     /// The first `limit` events beyond a position, unless some of them are in the database only.

@@ -41,9 +41,9 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::open::Core;
 pub use self::open::Options;
 pub use self::open::Synchronous;
-use self::open::Core;
 use self::readers::Readers;
 use self::text::Args;
 use self::writer::Writer;
@@ -87,7 +87,8 @@ impl Sqlite {
         Ok(Self(Arc::new(Inner { core, readers, queue, room, room_max, writer })))
     }
 
-    /// Works off what is queued, folds the log into the database and closes. Calls that come later fail.
+    /// Works off what is queued, folds the log into the database and closes. Calls that come later fail,
+    /// and the store may be opened again, whatever handles are left.
     pub async fn close(&self) {
         // Readers would be in the way of the last checkpoint.
         self.0.readers.close(self.0.core.options.readers).await;
@@ -102,6 +103,7 @@ impl Sqlite {
         {
             tracing::error!(%error, "the store's writer did not end well");
         }
+        self.core().unlock();
     }
 
     fn readers(&self) -> &Readers {

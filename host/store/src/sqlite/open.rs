@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bulkhead_domain::id::Fence;
@@ -94,8 +96,15 @@ pub(super) struct Core {
     pub(super) options: Options,
     pub(super) memory: Memory,
     pub(super) shards: u16,
-    /// Held as long as anything of the store is in use; the system lets go of it if the process dies.
-    _lock: File,
+    /// Held until the store is closed, or nothing of it is in use; the system lets go of it if the process dies.
+    lock: Mutex<Option<File>>,
+}
+
+impl Core {
+    /// Lets others open the store. Nothing may be read or written any more.
+    pub(super) fn unlock(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 fn connect_options(options: &Options) -> SqliteConnectOptions {
@@ -151,7 +160,7 @@ pub(super) async fn open(options: Options) -> Result<(Arc<Core>, SqliteConnectio
     let (loaded, number) = load(&mut conn).await?;
     let memory = Memory::new(options.tail_bytes);
     memory.load(loaded);
-    Ok((Arc::new(Core { options, memory, shards, _lock: lock }), conn, number))
+    Ok((Arc::new(Core { options, memory, shards, lock: Mutex::new(Some(lock)) }), conn, number))
 }
 
 /// Opens the database again after an error. What the log holds is folded in and synced first: after a failed sync

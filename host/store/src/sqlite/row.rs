@@ -140,8 +140,7 @@ pub(super) fn event(columns: &mut Columns<'_>) -> Result<(Logged, Vec<u8>)> {
     let attributes = columns.list()?;
     let hash = columns.blob()?;
     let data = Bytes::from(columns.blob()?);
-    let event =
-        Event { id, source, kind, subject, time, key, correlation, causation, content_type, data, attributes };
+    let event = Event { id, source, kind, subject, time, key, correlation, causation, content_type, data, attributes };
     Ok((Logged { position, shard, recorded, lineage, event }, hash))
 }
 
@@ -154,7 +153,10 @@ pub(super) fn events(rows: &[SqliteRow]) -> Result<Vec<Logged>> {
 pub(super) fn checked_event(row: &SqliteRow) -> Result<Logged> {
     let (logged, hash) = event(&mut Columns::new(row))?;
     if logged.event.integrity().as_slice() != hash {
-        return Err(Error::Damaged(format!("event {} does not have the hash that it was stored with", logged.event.id)));
+        return Err(Error::Damaged(format!(
+            "event {} does not have the hash that it was stored with",
+            logged.event.id
+        )));
     }
     Ok(logged)
 }

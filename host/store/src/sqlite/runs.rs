@@ -37,7 +37,7 @@ macro_rules! last_attempts {
             run_columns!(),
             " FROM runs r ",
             $index,
-            " CROSS JOIN events e ON e.pos = r.pos
+            " CROSS JOIN events e ON e.pos = r.pos AND e.tenant = r.tenant
               WHERE r.tenant = ?1 AND r.pos >= ?2 AND r.pos <= ?3 AND (?4 IS NULL OR r.rule = ?4)
               AND (?5 IS NULL OR r.plugin = ?5) AND ",
             $state,
@@ -106,8 +106,8 @@ impl Sqlite {
         let sql = concat!(
             "SELECT ",
             unfinished_columns!(),
-            ", e.id FROM unfinished u INDEXED BY unfinished_waiting CROSS JOIN events e ON e.pos = u.pos
-              WHERE u.tenant = ?1 AND u.waiting = 3 AND u.pos < ?2 AND (?3 IS NULL OR u.rule = ?3)
+            ", e.id FROM unfinished u INDEXED BY unfinished_waiting
+              CROSS JOIN events e ON e.pos = u.pos AND e.tenant = u.tenant WHERE u.tenant = ?1 AND u.waiting = 3 AND u.pos < ?2 AND (?3 IS NULL OR u.rule = ?3)
               AND (?4 IS NULL OR u.key = ?4) AND (?5 IS NULL OR u.plugin = ?5) AND (?6 IS NULL OR u.code = ?6)
               ORDER BY u.pos DESC, u.rule DESC LIMIT ?7"
         );
@@ -192,8 +192,8 @@ async fn page(
         let sql = concat!(
             "SELECT ",
             unfinished_columns!(),
-            ", e.id FROM unfinished u CROSS JOIN events e ON e.pos = u.pos
-              WHERE u.tenant = ?1 AND u.pos >= ?2 AND u.pos <= ?3 AND (?4 IS NULL OR u.rule = ?4)
+            ", e.id FROM unfinished u
+              CROSS JOIN events e ON e.pos = u.pos AND e.tenant = u.tenant WHERE u.tenant = ?1 AND u.pos >= ?2 AND u.pos <= ?3 AND (?4 IS NULL OR u.rule = ?4)
               AND (?5 IS NULL OR u.plugin = ?5)
               AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = u.tenant AND r.pos = u.pos AND r.rule = u.rule)
               ORDER BY u.pos DESC, u.rule DESC LIMIT ?6"

@@ -73,11 +73,7 @@ pub(super) async fn execute(conn: &mut SqliteConnection, sql: &'static str, args
 }
 
 /// One statement with its parameters, and the rows that come.
-pub(super) async fn fetch(
-    conn: &mut SqliteConnection,
-    sql: &'static str,
-    args: Args,
-) -> sqlx::Result<Vec<SqliteRow>> {
+pub(super) async fn fetch(conn: &mut SqliteConnection, sql: &'static str, args: Args) -> sqlx::Result<Vec<SqliteRow>> {
     sqlx::query_with(sql, args.0).fetch_all(conn).await
 }
 

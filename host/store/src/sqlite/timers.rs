@@ -50,8 +50,7 @@ impl Timers for Sqlite {
 }
 
 fn fire<'a>(tx: &'a mut Transaction<'_>, (now, limit): &'a (Timestamp, u32)) -> BoxFuture<'a, Result<Fired>> {
-    static GONE: Rows =
-        Rows::new("DELETE FROM timers WHERE (tenant, id) IN (VALUES ", "(?,?)", ")");
+    static GONE: Rows = Rows::new("DELETE FROM timers WHERE (tenant, id) IN (VALUES ", "(?,?)", ")");
     Box::pin(async move {
         let sql = "SELECT tenant, id, shard, hops, budget, source, kind, subject, time, key, correlation, causation,
                    content_type, attributes, data FROM timers WHERE due <= ? ORDER BY due, tenant, id LIMIT ?";
@@ -62,7 +61,8 @@ fn fire<'a>(tx: &'a mut Transaction<'_>, (now, limit): &'a (Timestamp, u32)) -> 
         let rows = tx.fetch("SELECT min(due) FROM timers", |_| {}).await?;
         let next_due = rows.first().map(|row| Columns::new(row).time_opt()).transpose()?.flatten();
         let count = events.len() as u64;
-        let mut woken: Vec<(TenantId, Shard)> = events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
+        let mut woken: Vec<(TenantId, Shard)> =
+            events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
         woken.sort_unstable();
         woken.dedup();
         append_within(tx, events).await?;

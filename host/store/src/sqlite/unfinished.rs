@@ -27,6 +27,7 @@ use crate::sqlite::runs::bind_filter;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::Rows;
 use crate::sqlite::writer::chains::promote;
+use crate::sqlite::writer::events::put_progress;
 use crate::sqlite::writer::history::add_runs;
 use crate::sqlite::writer::op::BoxFuture;
 use crate::sqlite::writer::transaction::Transaction;
@@ -159,10 +160,8 @@ fn depth(depths: &mut BTreeMap<TenantId, Depth>, tenant: TenantId) -> &mut Depth
 fn work_page<'a>(tx: &'a mut Transaction<'_>, page: &'a Page) -> BoxFuture<'a, Result<Paged>> {
     Box::pin(async move {
         let (chosen, next) = choose(tx, page).await?;
-        let chains: BTreeSet<_> = chosen
-            .iter()
-            .filter_map(|(run, _)| Some((page.tenant, run.rule.clone(), run.key.clone()?)))
-            .collect();
+        let chains: BTreeSet<_> =
+            chosen.iter().filter_map(|(run, _)| Some((page.tenant, run.rule.clone(), run.key.clone()?))).collect();
         match page.fate {
             Fate::Redriven => free(tx, page, &chosen, true).await?,
             Fate::Resumed => free(tx, page, &chosen, false).await?,
@@ -244,7 +243,12 @@ async fn drop_runs(tx: &mut Transaction<'_>, page: &Page, chosen: &[(Unfinished,
     DROP.fetch(tx.conn, &[], chosen, bind, &[page.tenant.0]).await.map_err(fault::outward)?;
     let records: Vec<RunRecord> = chosen.iter().map(|(run, _)| dropped(run, page.now)).collect();
     let records: Vec<_> = records.iter().map(|record| (page.tenant, tx.number(), record)).collect();
-    add_runs(tx, &records).await
+    add_runs(tx, &records).await?;
+    // The numbers must be known to be used, also after a restart.
+    for ((_, shard), (tenant, number, _)) in chosen.iter().zip(&records) {
+        tx.lane((*tenant, *shard)).number = *number;
+    }
+    put_progress(tx).await
 }
 
 /// The record of a run that a person let go.

@@ -140,8 +140,8 @@ impl Sqlite {
             unfinished_columns!(),
             ", ",
             event_columns!(),
-            " FROM unfinished u INDEXED BY unfinished_due CROSS JOIN events e ON e.pos = u.pos
-              WHERE u.tenant = ? AND u.shard = ? AND u.due <= ? ORDER BY u.due, u.pos LIMIT ?"
+            " FROM unfinished u INDEXED BY unfinished_due
+              CROSS JOIN events e ON e.pos = u.pos AND e.tenant = u.tenant WHERE u.tenant = ? AND u.shard = ? AND u.due <= ? ORDER BY u.due, u.pos LIMIT ?"
         );
         let mut args = Args::default();
         args.int(tenant.0).int(i64::from(shard.0)).int(now.0).int(i64::from(limits.due));
@@ -257,7 +257,8 @@ async fn read_behind(
             " FROM (SELECT column1 AS at, column2 AS rule, column3 AS key, column4 AS pos FROM (VALUES "
         ),
         "(?,?,?,?)",
-        ")) head CROSS JOIN unfinished u INDEXED BY unfinished_chain CROSS JOIN events e ON e.pos = u.pos
+        ")) head CROSS JOIN unfinished u INDEXED BY unfinished_chain
+           CROSS JOIN events e ON e.pos = u.pos AND e.tenant = u.tenant
            WHERE u.tenant = ? AND u.rule = head.rule AND u.key = head.key AND u.pos > head.pos
            ORDER BY head.at, u.pos LIMIT ?",
     );

@@ -79,10 +79,13 @@ pub(in crate::sqlite) async fn promote(
     Ok(lanes)
 }
 
+/// A run: an event's place, and a rule.
+type Run<'a> = (TenantId, Position, &'a str);
+
 /// Changes of a group, as the last one of each run leaves it.
 #[derive(Default)]
 pub(super) struct Chains<'a> {
-    runs: BTreeMap<(TenantId, Position, &'a str), Option<(&'a Unfinished, Shard)>>,
+    runs: BTreeMap<Run<'a>, Option<(&'a Unfinished, Shard)>>,
     touched: BTreeSet<Chain>,
     now: Option<Timestamp>,
 }

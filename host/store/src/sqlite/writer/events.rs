@@ -151,7 +151,7 @@ fn bind(candidate: &Candidate<'_>, args: &mut Args) {
 }
 
 /// Writes where the transaction's lanes stand.
-pub(super) async fn put_progress(tx: &mut Transaction<'_>) -> Result<()> {
+pub(in crate::sqlite) async fn put_progress(tx: &mut Transaction<'_>) -> Result<()> {
     let new = |(id, progress): &(LaneId, Progress)| tx.written.get(id) != Some(progress);
     let mut lanes: Vec<_> = tx.lanes.iter().map(|(id, progress)| (*id, *progress)).filter(new).collect();
     lanes.sort_unstable_by_key(|(id, _)| *id);

@@ -38,10 +38,7 @@ static ADD_UNITS: Rows = Rows::new(
 );
 
 /// Writes ended attempts, each with its number.
-pub(in crate::sqlite) async fn add_runs(
-    tx: &mut Transaction<'_>,
-    runs: &[(TenantId, i64, &RunRecord)],
-) -> Result<()> {
+pub(in crate::sqlite) async fn add_runs(tx: &mut Transaction<'_>, runs: &[(TenantId, i64, &RunRecord)]) -> Result<()> {
     ADD_RUNS.execute(tx.conn, runs, bind_run).await.map_err(fault::outward)?;
     Ok(())
 }
@@ -100,7 +97,10 @@ impl<'a> History<'a> {
     pub(super) async fn flush(&self, tx: &mut Transaction<'_>) -> Result<()> {
         add_runs(tx, &self.runs).await?;
         let usage: Vec<_> = self.usage.iter().collect();
-        ADD_USAGE.execute(tx.conn, &usage, |(line, sums), args| bind_sums(line, sums, args)).await.map_err(fault::outward)?;
+        ADD_USAGE
+            .execute(tx.conn, &usage, |(line, sums), args| bind_sums(line, sums, args))
+            .await
+            .map_err(fault::outward)?;
         let units: Vec<_> = self.units.iter().collect();
         ADD_UNITS
             .execute(tx.conn, &units, |(((tenant, day, plugin, rule), unit), amount), args| {

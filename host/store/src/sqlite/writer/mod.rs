@@ -15,7 +15,7 @@
 //! answered before it is durable, and a caller that goes away does not stop what it asked for.
 
 pub(super) mod chains;
-mod events;
+pub(super) mod events;
 mod group;
 pub(super) mod history;
 pub(super) mod op;

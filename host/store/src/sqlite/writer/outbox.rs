@@ -103,9 +103,8 @@ impl<'a> Outbox<'a> {
 
     fn cancel(&mut self, tenant: TenantId, plugin: PluginId, timer: &'a str) {
         self.gone.push((tenant, plugin, timer));
-        self.timers.retain(|(of, id), set| {
-            (*of, set.plugin) != (tenant, plugin) || (set.name != Some(timer) && *id != timer)
-        });
+        self.timers
+            .retain(|(of, id), set| (*of, set.plugin) != (tenant, plugin) || (set.name != Some(timer) && *id != timer));
     }
 
     pub(super) async fn flush(&self, tx: &mut Transaction<'_>) -> Result<()> {

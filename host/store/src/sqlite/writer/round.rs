@@ -210,7 +210,6 @@ fn publish(memory: &Memory, versions: &mut Versions, round: Round, durable: Dura
 /// An event that is in the log now.
 pub(super) fn logged(event: Incoming, position: Position) -> (TenantId, Arc<Logged>) {
     let new = event.new;
-    let logged =
-        Logged { position, shard: new.shard, recorded: new.recorded, lineage: new.lineage, event: new.event };
+    let logged = Logged { position, shard: new.shard, recorded: new.recorded, lineage: new.lineage, event: new.event };
     (new.tenant, Arc::new(logged))
 }

@@ -29,8 +29,7 @@ static PUT_STATE: Rows = Rows::new(
     " ON CONFLICT DO UPDATE SET value = excluded.value, version = excluded.version, expires = excluded.expires",
 );
 
-static DELETE_STATE: Rows =
-    Rows::new("DELETE FROM state WHERE (tenant, plugin, key) IN (VALUES ", "(?,?,?)", ")");
+static DELETE_STATE: Rows = Rows::new("DELETE FROM state WHERE (tenant, plugin, key) IN (VALUES ", "(?,?,?)", ")");
 
 /// Versions kept; an entry takes about 40 bytes.
 const VERSIONS_MAX: usize = 200_000;
@@ -86,7 +85,13 @@ impl Versions {
             }
         }
         let rows = FIND_VERSIONS
-            .fetch(tx.conn, &[], &unknown, |(tenant, plugin, key), args| _ = args.int(tenant.0).int(plugin.0).text(key), &[])
+            .fetch(
+                tx.conn,
+                &[],
+                &unknown,
+                |(tenant, plugin, key), args| _ = args.int(tenant.0).int(plugin.0).text(key),
+                &[],
+            )
             .await
             .map_err(fault::outward)?;
         for row in &rows {

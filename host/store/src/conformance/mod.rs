@@ -1,0 +1,205 @@
+//! The suite that every backend passes: what the ports' texts promise, as checks over any [`Store`].
+//!
+//! A backend says how its store is opened and closed ([`Ground`]) and gets one test per case:
+//!
+//! ```ignore
+//! bulkhead_store::conformance!(MyGround::new());
+//! ```
+//!
+//! A case sees nothing but the ports. What only one backend can go wrong in (its files, its errors) is tested beside
+//! that backend. Reading order: `world` (what cases have at hand), then one file per topic.
+//!
+//! [`Store`]: crate::Store
+
+#![expect(missing_docs, reason = "a case's name says what it checks")]
+
+mod append;
+mod batch;
+mod commit;
+mod deliveries;
+mod isolation;
+mod leases;
+mod plugins;
+mod reading;
+mod runs;
+mod settings;
+mod state;
+mod tenants;
+mod timers;
+mod unfinished;
+mod usage;
+mod world;
+
+pub use self::world::Ground;
+pub use self::world::World;
+
+/// Names every case once: what is missing here is dead code, and the compiler says so.
+macro_rules! suite {
+    ($d:tt $($topic:ident { $($case:ident,)+ })+) => {
+        /// The cases, by topic.
+        pub mod cases {
+            $(
+                /// Cases of one topic.
+                pub mod $topic {
+                    $(pub use super::super::$topic::$case;)+
+                }
+            )+
+        }
+
+        /// One test per case, each over a store of its own. Takes an expression that makes a
+        /// [`Ground`](crate::conformance::Ground).
+        #[macro_export]
+        macro_rules! conformance {
+            ($d ground:expr) => {
+                $(
+                    mod $topic {
+                        #[allow(unused_imports, reason = "the expression may not need the names around it")]
+                        use super::*;
+                        $(
+                            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                            async fn $case() {
+                                let mut world = $crate::conformance::World::on(Box::new($d ground)).await;
+                                $crate::conformance::cases::$topic::$case(&mut world)
+                                    .await
+                                    .expect("because the store answers");
+                                world.close().await;
+                            }
+                        )+
+                    }
+                )+
+            };
+        }
+    };
+}
+
+suite! { $
+    append {
+        events_read_back_whole,
+        the_same_event_is_accepted_once,
+        other_sources_and_tenants_have_ids_of_their_own,
+        fifty_at_once_are_accepted_once,
+        positions_follow_the_order_of_the_append,
+        an_unknown_tenant_is_refused_and_nobody_else,
+        more_than_one_statement_holds,
+        duplicates_are_known_after_a_restart,
+    }
+    batch {
+        a_batch_begins_at_the_cursor,
+        a_batch_keeps_its_limits,
+        a_large_event_is_read_by_itself,
+        the_backlog_has_every_lane,
+        the_backlog_is_known_after_a_restart,
+        an_unknown_tenant_has_no_batch,
+    }
+    commit {
+        everything_is_applied,
+        everything_is_there_after_a_restart,
+        a_stale_fence_changes_nothing,
+        a_wrong_cursor_changes_nothing,
+        a_changed_key_changes_nothing,
+        a_changed_listing_changes_nothing,
+        the_same_commit_twice_is_applied_once,
+        one_of_two_that_read_the_same_is_applied,
+        emitted_events_wake_their_shards,
+        an_emitted_event_that_is_there_is_left_alone,
+        commits_of_many_tenants_at_once_keep_apart,
+    }
+    deliveries {
+        a_delivery_is_due_until_it_arrived,
+        a_retry_is_due_at_its_time,
+        deliveries_of_a_key_go_one_after_another,
+        a_parked_delivery_holds_its_key_until_a_person_decides,
+        named_sinks_and_deliveries_are_left_out,
+        a_paused_tenant_delivers_nothing,
+        a_deleted_sink_parks_what_is_pending,
+        the_same_delivery_is_added_once,
+        a_late_settlement_does_not_undo_a_persons_decision,
+        deliveries_are_found_by_query,
+    }
+    isolation {
+        events_are_the_tenants_own,
+        batches_are_the_tenants_own,
+        runs_are_the_tenants_own,
+        decisions_on_runs_touch_the_tenants_own,
+        state_is_the_tenants_own,
+        timers_are_the_tenants_own,
+        deliveries_are_the_tenants_own,
+        keys_are_the_tenants_own,
+        plugins_are_the_tenants_own,
+        settings_are_the_tenants_own,
+        usage_is_the_tenants_own,
+    }
+    leases {
+        all_shards_are_free_at_first,
+        renewal_keeps_the_fence,
+        another_node_waits_for_the_end,
+        a_released_shard_is_free_at_once,
+        a_takeover_fences_the_late_one,
+    }
+    plugins {
+        a_version_is_added_once,
+        versions_are_activated_and_rolled_back,
+        a_retired_version_is_not_activated,
+        switches_and_config_are_kept,
+        components_are_shared_but_not_shown,
+    }
+    reading {
+        queries_choose,
+        queries_page_in_both_directions,
+        a_correlation_gathers_what_followed,
+        an_id_finds_one_event_per_source,
+        the_tail_is_in_order_over_all_shards,
+    }
+    runs {
+        the_last_attempt_stands_for_the_run,
+        attempts_are_oldest_first_with_logs,
+        runs_are_found_by_query,
+        a_page_never_splits_an_event,
+        parked_runs_are_listed_by_filter,
+    }
+    settings {
+        rule_sets_are_numbered_and_kept,
+        an_edit_of_an_old_rule_set_is_refused,
+        one_of_many_edits_at_once_wins,
+        sinks_are_replaced_and_deleted,
+        secrets_count_their_versions,
+        every_change_raises_the_settings,
+        the_hosts_own_values_are_set_once,
+        settings_are_there_after_a_restart,
+    }
+    state {
+        versions_only_grow,
+        keys_are_listed_in_order,
+        expired_values_go,
+        increments_at_once_are_all_counted,
+    }
+    tenants {
+        tenants_are_found_by_name_and_uid,
+        a_taken_name_is_a_conflict,
+        the_switches_are_kept,
+        keys_are_added_found_and_revoked,
+    }
+    timers {
+        a_timer_fires_once,
+        a_name_replaces_and_cancels,
+        timers_fire_after_a_restart,
+        timers_fire_in_order_up_to_the_limit,
+    }
+    unfinished {
+        a_retry_comes_at_its_time,
+        runs_of_a_key_wait_in_order,
+        a_run_behind_one_that_is_gone_becomes_due,
+        a_parked_run_holds_its_key_only,
+        a_discarded_run_makes_room,
+        redriven_runs_begin_anew_in_order,
+        filters_choose_what_is_redriven,
+        held_runs_are_resumed_in_order,
+        thousands_are_redriven_in_one_call,
+        what_waits_is_known_after_a_restart,
+        depths_are_counted,
+    }
+    usage {
+        usage_is_summed_by_day_plugin_and_rule,
+        duplicates_are_not_counted,
+    }
+}

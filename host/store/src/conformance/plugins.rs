@@ -1,0 +1,124 @@
+//! Plugins and their versions.
+
+use bytes::Bytes;
+
+use super::world::World;
+use super::world::at;
+use crate::Error;
+use crate::Result;
+use crate::catalogue::NewVersion;
+use crate::catalogue::Plugin;
+
+pub(super) fn version(digest: &str) -> NewVersion {
+    NewVersion {
+        digest: format!("sha256:{digest}"),
+        wasm: Bytes::from(format!("wasm of {digest}")),
+        manifest: "{\"name\":\"p\"}".into(),
+        inspection: "{\"imports\":[]}".into(),
+        grants: "[\"state\"]".into(),
+        author: "key_1".into(),
+    }
+}
+
+async fn active(world: &World, tenant: bulkhead_domain::id::TenantId) -> Result<(Option<u32>, Option<u32>)> {
+    let (plugin, _) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    Ok((plugin.active, plugin.previous))
+}
+
+pub async fn a_version_is_added_once(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let (first, new) = world.store.add_version(tenant, "p", &version("1"), at(1)).await?;
+    assert_eq!((first.number, new, first.created, first.retired), (1, true, at(1), false));
+    let (again, new) = world.store.add_version(tenant, "p", &version("1"), at(2)).await?;
+    assert_eq!((again.number, new, again.created), (1, false, at(1)));
+    let (second, _) = world.store.add_version(tenant, "p", &version("2"), at(3)).await?;
+    let mut manifest = version("1");
+    manifest.manifest = "{\"name\":\"p\",\"more\":1}".into();
+    let (third, new) = world.store.add_version(tenant, "p", &manifest, at(4)).await?;
+    assert_eq!((second.number, third.number, new), (2, 3, true), "another manifest is another version");
+    world.store.add_version(tenant, "q", &version("1"), at(5)).await?;
+    world.restart().await;
+    let (plugin, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    let Plugin { name, active, previous, paused, config, created, .. } = plugin;
+    assert_eq!((&*name, active, previous, paused, &*config, created), ("p", None, None, false, "{}", at(1)));
+    assert_eq!(versions.iter().map(|version| version.number).collect::<Vec<_>>(), [3, 2, 1], "newest first");
+    let expected = version("2");
+    assert_eq!(
+        [&versions[1].digest, &versions[1].inspection, &versions[1].grants, &versions[1].author],
+        [&expected.digest, &expected.inspection, &expected.grants, &expected.author]
+    );
+    assert_eq!(versions[0].manifest, manifest.manifest);
+    let all = world.store.plugins(tenant).await?;
+    assert_eq!(all.iter().map(|(plugin, _)| &*plugin.name).collect::<Vec<_>>(), ["p", "q"]);
+    assert!(world.store.plugin(tenant, "no").await?.is_none());
+    Ok(())
+}
+
+pub async fn versions_are_activated_and_rolled_back(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    for digest in ["1", "2", "3"] {
+        world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
+    }
+    assert!(matches!(world.store.roll_back(tenant, "p").await, Err(Error::Conflict { .. })), "there is none before");
+    assert_eq!(world.store.activate(tenant, "p", 1).await?.active, Some(1));
+    assert!(matches!(world.store.roll_back(tenant, "p").await, Err(Error::Conflict { .. })));
+    let plugin = world.store.activate(tenant, "p", 3).await?;
+    assert_eq!((plugin.active, plugin.previous), (Some(3), Some(1)));
+    world.store.activate(tenant, "p", 3).await?;
+    assert_eq!(active(world, tenant).await?, (Some(3), Some(1)), "the same again changes nothing");
+    let plugin = world.store.roll_back(tenant, "p").await?;
+    assert_eq!((plugin.active, plugin.previous), (Some(1), Some(3)));
+    assert_eq!(active(world, tenant).await?, (Some(1), Some(3)));
+    let (_, shown) = world.store.plugins(tenant).await?.remove(0);
+    assert_eq!(shown.map(|version| version.number), Some(1));
+    for (name, number) in [("p", 9), ("no", 1)] {
+        assert!(matches!(world.store.activate(tenant, name, number).await, Err(Error::NotFound { .. })), "{name}");
+    }
+    assert!(matches!(world.store.roll_back(tenant, "no").await, Err(Error::NotFound { .. })));
+    Ok(())
+}
+
+pub async fn a_retired_version_is_not_activated(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    for digest in ["1", "2"] {
+        world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
+    }
+    world.store.activate(tenant, "p", 1).await?;
+    world.store.activate(tenant, "p", 2).await?;
+    assert!(matches!(world.store.retire(tenant, "p", 2).await, Err(Error::Conflict { .. })), "it is active");
+    world.store.retire(tenant, "p", 1).await?;
+    assert!(matches!(world.store.activate(tenant, "p", 1).await, Err(Error::Conflict { .. })));
+    assert!(matches!(world.store.roll_back(tenant, "p").await, Err(Error::Conflict { .. })));
+    assert!(matches!(world.store.retire(tenant, "p", 7).await, Err(Error::NotFound { .. })));
+    let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert_eq!(versions.iter().map(|version| version.retired).collect::<Vec<_>>(), [false, true]);
+    Ok(())
+}
+
+pub async fn switches_and_config_are_kept(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    world.store.add_version(tenant, "p", &version("1"), at(1)).await?;
+    world.store.pause_plugin(tenant, "p", true).await?;
+    world.store.set_config(tenant, "p", "{\"limit\":5}").await?;
+    world.restart().await;
+    let (plugin, _) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert_eq!((plugin.paused, &*plugin.config), (true, "{\"limit\":5}"));
+    world.store.pause_plugin(tenant, "p", false).await?;
+    let (plugin, _) = world.store.plugins(tenant).await?.remove(0);
+    assert!(!plugin.paused);
+    assert!(matches!(world.store.pause_plugin(tenant, "no", true).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.set_config(tenant, "no", "{}").await, Err(Error::NotFound { .. })));
+    Ok(())
+}
+
+pub async fn components_are_shared_but_not_shown(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    let new = version("1");
+    world.store.add_version(a, "p", &new, at(1)).await?;
+    assert_eq!(world.store.component(a, &new.digest).await?, Some(new.wasm.clone()));
+    assert_eq!(world.store.component(b, &new.digest).await?, None, "knowing a digest is not having it");
+    world.store.add_version(b, "p", &new, at(1)).await?;
+    assert_eq!(world.store.component(b, &new.digest).await?, Some(new.wasm));
+    assert_eq!(world.store.component(a, "sha256:no").await?, None);
+    Ok(())
+}
