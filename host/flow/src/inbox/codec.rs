@@ -90,17 +90,61 @@ impl Envelope {
     }
 }
 
-/// The elements of a batch, as they stand in the body.
-pub fn split_batch(body: &Bytes) -> Result<Vec<Bytes>, Rejection> {
-    if depth(body) > BODY_DEPTH_MAX {
-        return Err(Rejection::new(
-            "event:too-deep",
-            format!("nests deeper than {} levels", BODY_DEPTH_MAX - FRAME_DEPTH),
-        ));
+/// The elements of a batch, as they stand in the body. Only the list itself is looked at here: what is wrong within an
+/// element is that element's trouble alone, so no parser reads the whole. Of more than `most` elements one more is given,
+/// and the rest is not looked at.
+pub fn split_batch(body: &Bytes, most: usize) -> Result<Vec<Bytes>, Rejection> {
+    let wrong = |what: &str| Rejection::new("event:json", format!("not a JSON array of events: {what}"));
+    let text = body.trim_ascii();
+    let inner = text.strip_prefix(b"[").ok_or_else(|| wrong("it does not begin with `[`"))?;
+    let (mut elements, mut start, mut level) = (Vec::new(), 0, 0_usize);
+    let (mut in_string, mut escaped, mut end) = (false, false, None);
+    for (at, byte) in inner.iter().enumerate() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => level += 1,
+            b']' if level == 0 => {
+                end = Some(at);
+                break;
+            }
+            b'}' | b']' => level = level.saturating_sub(1),
+            b',' if level == 0 => {
+                elements.push(&inner[start..at]);
+                start = at + 1;
+                if elements.len() > most {
+                    break;
+                }
+            }
+            _ => {}
+        }
     }
-    let elements: Vec<&RawValue> = serde_json::from_slice(body)
-        .map_err(|error| Rejection::new("event:json", format!("not a JSON array of events: {error}")))?;
-    Ok(elements.into_iter().map(|element| body.slice_ref(element.get().as_bytes())).collect())
+    if elements.len() <= most {
+        let end = end.ok_or_else(|| wrong("it does not end with `]`"))?;
+        if end + 1 != inner.len() {
+            return Err(wrong("something stands behind it"));
+        }
+        let last = &inner[start..end];
+        if elements.is_empty() && last.trim_ascii().is_empty() {
+            return Ok(Vec::new());
+        }
+        elements.push(last);
+    }
+    let trimmed = elements.into_iter().map(<[u8]>::trim_ascii);
+    trimmed
+        .map(|element| match element {
+            [] => Err(wrong("an event is missing between two commas")),
+            element => Ok(body.slice_ref(element)),
+        })
+        .collect()
 }
 
 /// An event as CloudEvents JSON (structured mode).
@@ -342,8 +386,15 @@ mod tests {
     #[test]
     fn a_batch_splits_without_copying() {
         let body = Bytes::from_static(br#"[ {"a":1}, {"b":[2]} ]"#);
-        let parts = split_batch(&body).expect("because it is an array");
+        let parts = split_batch(&body, 9).expect("because it is an array");
         assert_eq!(parts.iter().map(Bytes::as_ref).collect::<Vec<_>>(), [&br#"{"a":1}"#[..], br#"{"b":[2]}"#]);
-        assert!(split_batch(&Bytes::from_static(b"{}")).is_err());
+        for wrong in ["{}", "", "[{}", "[{},]", "[{}] x", "[\"a]"] {
+            assert!(split_batch(&Bytes::from_static(wrong.as_bytes()), 9).is_err(), "{wrong}");
+        }
+        assert_eq!(split_batch(&Bytes::from_static(b" [ ] "), 9), Ok(Vec::new()));
+        let body = Bytes::from_static(br#"[{"a":"],[\""},tru,{}]"#);
+        let parts = split_batch(&body, 9).expect("because it is an array, whatever its elements are");
+        assert_eq!(parts.iter().map(Bytes::as_ref).collect::<Vec<_>>(), [&br#"{"a":"],[\""}"#[..], b"tru", b"{}"]);
+        assert_eq!(split_batch(&body, 1).map(|parts| parts.len()), Ok(2));
     }
 }
