@@ -1,30 +1,293 @@
 //! The composition root: starts the parts of a host in order, and ends them in the opposite one.
+//!
+//! ```text
+//! data folder ─▶ store ─▶ secrets ─▶ sandbox ─▶ flow ─▶ API ─▶ watch
+//! ```
+//!
+//! When [`start`] returns, the host serves. Every failure on the way names what to look at; nothing is left half started.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use anyhow::bail;
+use bulkhead_domain::clock::Clock;
+use bulkhead_domain::clock::SystemClock;
+use bulkhead_flow::Flow;
+use bulkhead_flow::deliver;
+use bulkhead_flow::dispatch;
+use bulkhead_flow::egress::Egress;
+use bulkhead_flow::egress::EgressOptions;
+use bulkhead_flow::keeper;
+use bulkhead_flow::sink::Outlets;
+use bulkhead_flow::sink::file::Files;
+use bulkhead_flow::vault::Kek;
+use bulkhead_flow::vault::Vault;
+use bulkhead_sandbox::Sandbox;
+use bulkhead_store::Store;
+use bulkhead_store::sqlite;
+use bulkhead_store::sqlite::Sqlite;
+use rand::TryRngCore as _;
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::api::cursor::Cursors;
+use crate::api::state::Api;
+use crate::api::state::State;
+use crate::api::state::Streams;
+use crate::auth::Keyring;
+use crate::cli::stopped;
+use crate::config;
 use crate::config::Config;
+use crate::http;
+use crate::install::Installer;
+use crate::secret_file;
+use crate::telemetry;
+use crate::watch::Watch;
+
+/// The node's name among those that share the store. Nobody shares an embedded one.
+const NODE: &str = "embedded";
+/// How long a lease lasts without being renewed: with one node, only its own restart waits for nothing.
+const LEASE: Duration = Duration::from_secs(30);
+/// The longest time between two looks for what is due.
+const LOOK: Duration = Duration::from_secs(1);
+/// The largest file of a file sink; whoever reads it rotates it.
+const SINK_FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// A running host.
-#[derive(Debug)]
 pub struct App {
     /// Where it listens.
     pub address: SocketAddr,
     /// The operator's key, only when it was made just now: it is never shown again.
     pub operator_key: Option<String>,
+    grace: Duration,
+    store: Sqlite,
+    flow: Flow,
+    /// Ends streams and readiness; then the listener; then the watch of plugins.
+    ending: CancellationToken,
+    server: JoinHandle<()>,
+    watch: Option<JoinHandle<()>>,
 }
 
 /// Starts a host. When this returns, it serves.
 pub async fn start(config: Config) -> anyhow::Result<App> {
-    let _ = config;
-    anyhow::bail!("the host cannot start yet")
+    let metrics = telemetry::start(&config.log)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    make_private(&config.data_dir)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; `--listen 127.0.0.1:0` takes any free port", config.listen))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let sqlite = open_store(&config).await?;
+    let store: Store = Arc::new(sqlite.clone());
+    let secrets = Secrets::read(&config.data_dir, &store).await?;
+    let sandbox = open_sandbox(&config, secrets.artefacts).await?;
+    let vault = Arc::new(Vault::new(Kek::load_or_create(&config.data_dir.join("kek"))?));
+    let outlets = outlets(&config, address)?;
+    let parts = bulkhead_flow::Parts {
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        sandbox: sandbox.clone(),
+        vault: Arc::clone(&vault),
+        outlets: outlets.clone(),
+        effect_secret: secrets.effects,
+    };
+    let paused = store.operator_paused().await?;
+    let flow = Flow::start(flow_options(&config), parts).await?;
+    let keyring = Keyring::new(Arc::clone(&store), &secrets.pepper, config.operator_key.as_ref());
+    let operator_key = first_operator_key(&config, &store, &keyring, &*clock).await?;
+    let directory = Arc::clone(&flow.directory);
+    let installer = Installer::new(
+        Arc::clone(&store),
+        sandbox.clone(),
+        Arc::clone(&directory),
+        flow.dispatch.clone(),
+        Arc::clone(&clock),
+    );
+    let ending = CancellationToken::new();
+    let api = Api::new(State {
+        store: Arc::clone(&store),
+        clock,
+        keyring,
+        cursors: Cursors::new(&secrets.cursors),
+        inbox: flow.inbox.clone(),
+        dispatch: flow.dispatch.clone(),
+        deliver: flow.deliver.clone(),
+        live: flow.live.clone(),
+        directory,
+        vault,
+        outlets,
+        sandbox,
+        installer: installer.clone(),
+        limits: config.limits.api.clone(),
+        metrics,
+        places: Arc::new(Semaphore::new(config.limits.api.requests)),
+        streams: Streams::default(),
+        ending: ending.clone(),
+        paused: AtomicBool::new(false),
+    });
+    api.apply_paused(paused);
+    if paused {
+        tracing::warn!("everything is paused by the operator's switch; events are taken in and wait");
+    }
+    let server = tokio::spawn(http::serve(listener, api::router(api), ending.clone(), config.drain_grace));
+    let watch = config.plugins_dir.clone().map(|folder| {
+        let watch = Watch::new(folder, store, installer, SystemClock);
+        let stop = ending.clone();
+        tokio::spawn(async move {
+            if let Err(error) = watch.run(stop).await {
+                tracing::error!(error = format!("{error:#}"), "plugins are not watched any more");
+            }
+        })
+    });
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+    Ok(App { address, operator_key, grace: config.drain_grace, store: sqlite, flow, ending, server, watch })
 }
 
 impl App {
-    /// Serves until the process is asked to end (SIGTERM, Ctrl-C), then drains.
+    /// Serves until the process is asked to end (SIGTERM, Ctrl-C), then drains. An error is a fault of the host: it should
+    /// be started anew, and goes on where it was.
     pub async fn wait(self) -> anyhow::Result<()> {
+        let broken = tokio::select! {
+            () = stopped() => false,
+            () = self.flow.broken.cancelled() => true,
+        };
+        self.stop().await;
+        if broken {
+            bail!("a part of the host ended by a fault; its log says more. Start it again: it goes on where it was");
+        }
         Ok(())
     }
 
     /// Drains and ends: what is under way gets the grace period, what is not done by then is done after the next start.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        tracing::info!("ending: what is under way gets up to {:?}", self.grace);
+        self.ending.cancel();
+        // Requests wait for the store, and events that they hand in are worked off as long as the flow runs.
+        let _ = self.server.await;
+        if let Some(watch) = self.watch {
+            let _ = watch.await;
+        }
+        self.flow.stop(self.grace).await;
+        self.store.close().await;
+        tracing::info!("ended");
+    }
+}
+
+/// What the host keeps to itself.
+struct Secrets {
+    /// Keys are hashed under it. In the data folder, not in the database.
+    pepper: [u8; 32],
+    /// Authenticates compiled plugins on this node's disk.
+    artefacts: [u8; 32],
+    /// Effect ids follow from it: it belongs to the store.
+    effects: [u8; 32],
+    /// Cursors are sealed under it: it belongs to the store, so that they count on every node.
+    cursors: [u8; 32],
+}
+
+impl Secrets {
+    async fn read(folder: &Path, store: &Store) -> anyhow::Result<Self> {
+        let pepper = secret_file::load_or_create(&folder.join("pepper"))?;
+        let artefacts = secret_file::load_or_create(&folder.join("artefact-key"))?;
+        // A store with another's data folder has keys that nobody can use and secrets that nobody can open.
+        let mark = blake3::derive_key("bulkhead 2026 data folder mark", &pepper);
+        if store.host_value_or("data_folder", &mark).await? != mark {
+            bail!(
+                "the data folder {} does not belong to this store: keys and secrets would not work; \
+                 give the folder that the store was made with (--data-dir), from a backup if need be",
+                folder.display()
+            );
+        }
+        let effects = of_store(store, "effect_secret").await?;
+        let cursors = of_store(store, "cursor_secret").await?;
+        Ok(Self { pepper, artefacts, effects, cursors })
+    }
+}
+
+async fn of_store(store: &Store, name: &str) -> anyhow::Result<[u8; 32]> {
+    let mut new = [0; 32];
+    rand::rngs::OsRng.try_fill_bytes(&mut new).context("the kernel has no random numbers")?;
+    let kept = store.host_value_or(name, &new).await?;
+    <[u8; 32]>::try_from(kept).map_err(|_| anyhow::anyhow!("the store's value `{name}` is damaged"))
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Sqlite> {
+    let config::Store::Sqlite(path) = &config.store;
+    let synchronous = match config.synchronous {
+        config::Synchronous::Full => sqlite::Synchronous::Full,
+        config::Synchronous::Normal => sqlite::Synchronous::Normal,
+    };
+    let options = sqlite::Options { synchronous, ..sqlite::Options::new(path) };
+    Sqlite::open(options).await.with_context(|| format!("the store {} cannot be opened", path.display()))
+}
+
+async fn open_sandbox(config: &Config, key: [u8; 32]) -> anyhow::Result<Sandbox> {
+    let mut options = bulkhead_sandbox::Options::new(config.data_dir.join("artefacts"), key);
+    options.cache_bytes = config.sandbox.cache_bytes;
+    options.disk_bytes = config.sandbox.disk_bytes;
+    options.compilers = config.sandbox.compilers;
+    options.compiler = config.compiler.clone();
+    options.pool.instances = config.sandbox.instances;
+    options.pool.memories = config.sandbox.memories;
+    options.pool.memory_max = config.limits.plugin.memory;
+    let opened = tokio::task::spawn_blocking(move || Sandbox::open(options)).await?;
+    opened.context("the sandbox cannot start")
+}
+
+fn outlets(config: &Config, address: SocketAddr) -> anyhow::Result<Outlets> {
+    let folder = config.data_dir.join("files");
+    let files = Files::open(&folder, SINK_FILE_BYTES_MAX)
+        .with_context(|| format!("the folder {} of file sinks cannot be made", folder.display()))?;
+    let egress = Egress::new(EgressOptions {
+        allow: config.egress_allow.clone(),
+        own_hosts: vec![address.to_string()],
+        ..EgressOptions::default()
+    });
+    Ok(Outlets { egress, files: Some(Arc::new(files)), log: false })
+}
+
+fn flow_options(config: &Config) -> bulkhead_flow::Options {
+    bulkhead_flow::Options {
+        inbox: config.limits.event.clone(),
+        descendants: config.causation.descendants,
+        ceiling: config.limits.plugin.clone(),
+        dispatch: dispatch::Options { hops_max: config.causation.hops, ..dispatch::Options::default() },
+        // Attempts end within the drain's time, so that they are settled and not made again.
+        deliver: deliver::Options { grace: config.drain_grace * 3 / 4, ..deliver::Options::default() },
+        keeper: keeper::Options { node: NODE.to_owned(), lease: LEASE, look: LOOK },
+    }
+}
+
+/// On the very first start, and if none is set from outside, there is a key for the operator.
+async fn first_operator_key(
+    config: &Config,
+    store: &Store,
+    keyring: &Keyring,
+    clock: &dyn Clock,
+) -> anyhow::Result<Option<String>> {
+    if config.operator_key.is_some() || !store.operator_keys(None).await?.is_empty() {
+        return Ok(None);
+    }
+    let (_, text) = keyring.create(None, vec!["*".to_owned()], "made at the first start".to_owned(), clock.now()).await?;
+    Ok(Some(text.expose_secret().to_owned()))
+}
+
+fn make_private(folder: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("the data folder {} cannot be made", folder.display()))
 }

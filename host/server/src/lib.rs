@@ -2,10 +2,17 @@
 //!
 //! Reading order: [`config`] (what the operator says), [`app`] (how a host starts and ends), [`cli`] (how people reach it).
 
+mod api;
 pub mod app;
 mod auth;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod http;
+mod install;
+mod manifest;
 mod measure;
+mod secret_file;
+mod telemetry;
 mod toml_text;
+mod watch;

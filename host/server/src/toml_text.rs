@@ -66,7 +66,7 @@ pub fn find(text: &str, table: &str, key: &str) -> Option<usize> {
 }
 
 /// In our words, with a guess at what was meant.
-fn explain(message: &str) -> (String, Option<String>) {
+pub fn explain(message: &str) -> (String, Option<String>) {
     let message = message.trim();
     for what in ["field", "variant"] {
         let Some(rest) = message.strip_prefix(&format!("unknown {what} `")) else { continue };

@@ -58,7 +58,7 @@ pub struct Fault {
 }
 
 impl Problem {
-    /// The last part of the type: `rule_invalid`.
+    /// The last part of the type: `rule-invalid`.
     pub fn code(&self) -> &str {
         if self.code.is_empty() { self.kind.rsplit('/').next().unwrap_or_default() } else { &self.code }
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_rule_with_a_fault_shows_the_place() {
         let body = serde_json::json!({
-            "type": "/docs/errors/rule_invalid", "title": "Invalid rule", "status": 422,
+            "type": "/docs/errors/rule-invalid", "title": "Invalid rule", "status": 422,
             "detail": "the rule `big` has 1 problem",
             "errors": [{
                 "line": 3, "column": 8, "path": "where", "message": "`total` is not known here",
@@ -135,16 +135,16 @@ mod tests {
         });
         let mut problem: Problem = serde_json::from_value(body).expect("because it is a problem document");
         problem.file = Some("big.yaml".to_owned());
-        problem.docs = Some("http://localhost/docs/errors/rule_invalid".to_owned());
+        problem.docs = Some("http://localhost/docs/errors/rule-invalid".to_owned());
         assert_eq!(
             problem.render(Paint::plain()),
-            "error: the rule `big` has 1 problem [rule_invalid]\n\
+            "error: the rule `big` has 1 problem [rule-invalid]\n\
              \x20 --> big.yaml:3:8  where\n\
              \x20     3 | where: total > 5\n\
              \x20       |        ^\n\
              \x20     `total` is not known here\n\
              \x20     hint: write `data.total`\n\
-             \x20 more: http://localhost/docs/errors/rule_invalid\n"
+             \x20 more: http://localhost/docs/errors/rule-invalid\n"
         );
     }
 

@@ -1,0 +1,178 @@
+//! What handlers may reach.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use bulkhead_domain::clock::Clock;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::TenantId;
+use bulkhead_flow::deliver;
+use bulkhead_flow::dispatch;
+use bulkhead_flow::inbox::Inbox;
+use bulkhead_flow::live::Live;
+use bulkhead_flow::sink::Outlets;
+use bulkhead_flow::tenants::Directory;
+use bulkhead_flow::vault::Vault;
+use bulkhead_sandbox::Sandbox;
+use bulkhead_store::Store;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::cursor::Cursors;
+use crate::auth::Keyring;
+use crate::config::ApiLimits;
+use crate::install::Installer;
+
+/// Everything, behind one pointer.
+#[derive(Clone)]
+pub struct Api(Arc<State>);
+
+impl std::ops::Deref for Api {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+/// What handlers may reach.
+pub struct State {
+    /// The store.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Keys.
+    pub keyring: Keyring,
+    /// Cursors.
+    pub cursors: Cursors,
+    /// Where events go in.
+    pub inbox: Inbox,
+    /// What works them off.
+    pub dispatch: dispatch::Handle,
+    /// What sends deliveries.
+    pub deliver: deliver::Handle,
+    /// What says that there are new events.
+    pub live: Live,
+    /// The cache of tenants' settings.
+    pub directory: Arc<Directory>,
+    /// Seals secrets.
+    pub vault: Arc<Vault>,
+    /// The ways out, to check sinks against.
+    pub outlets: Outlets,
+    /// The sandbox.
+    pub sandbox: Sandbox,
+    /// Takes plugins in.
+    pub installer: Installer,
+    /// Limits.
+    pub limits: ApiLimits,
+    /// What is measured.
+    pub metrics: PrometheusHandle,
+    /// Places for requests that are in work.
+    pub places: Arc<Semaphore>,
+    /// Live streams that are open, by tenant.
+    pub streams: Streams,
+    /// Set when the host ends: streams close, and it is not ready any more.
+    pub ending: CancellationToken,
+    /// The operator's switch over everything, as it was set last on this node.
+    pub paused: AtomicBool,
+}
+
+impl Api {
+    /// The state of a host.
+    pub fn new(state: State) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl State {
+    /// The present.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Something that dispatch and delivery read was changed: they look again at once.
+    pub async fn changed(&self, tenant: TenantId) {
+        self.directory.invalidate(tenant).await;
+        self.dispatch.wake_tenant(tenant);
+        self.deliver.wake();
+    }
+
+    /// Turns the switch over everything, here and (by the store) at the next start.
+    pub async fn set_paused(&self, paused: bool) -> bulkhead_store::Result<()> {
+        self.store.operator_set_paused(paused).await?;
+        self.apply_paused(paused);
+        Ok(())
+    }
+
+    /// Makes the switch count on this node.
+    pub fn apply_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        self.dispatch.set_paused(paused);
+        self.deliver.set_paused(paused);
+    }
+}
+
+/// Counts open streams.
+#[derive(Clone, Default)]
+pub struct Streams {
+    open: Arc<Mutex<HashMap<TenantId, usize>>>,
+}
+
+/// An open stream; dropping it closes it.
+pub struct OpenStream {
+    streams: Streams,
+    tenant: TenantId,
+}
+
+impl Streams {
+    /// One more stream of a tenant, unless it has `most` already.
+    pub fn open(&self, tenant: TenantId, most: usize) -> Option<OpenStream> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(tenant).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(OpenStream { streams: self.clone(), tenant })
+    }
+
+    /// How many are open, over all tenants.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_counted_per_tenant_and_given_back() {
+        let streams = Streams::default();
+        let one = streams.open(TenantId(1), 2).expect("because there is room");
+        let two = streams.open(TenantId(1), 2).expect("because there is room");
+        assert!(streams.open(TenantId(1), 2).is_none());
+        assert!(streams.open(TenantId(2), 2).is_some());
+        drop(one);
+        assert!(streams.open(TenantId(1), 2).is_some());
+        drop(two);
+        assert_eq!(streams.count(), 0);
+    }
+}

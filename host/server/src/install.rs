@@ -1,0 +1,359 @@
+//! Taking plugins in: the one way of a component from bytes to a version, for the API and the watched folder alike.
+//!
+//! ```text
+//! name, manifest ──check──▶ inspect (compiles, in a process of its own) ──▶ add version ──▶ activate, if wanted
+//! ```
+//!
+//! Nothing is stored before everything is checked. The same bytes with the same manifest are the same version, whoever
+//! uploads them however often. Activating a version that asks for more than the active one needs consent.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bulkhead_domain::clock::Clock;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::grants::Grants;
+use bulkhead_domain::rule::Diagnostic;
+use bulkhead_flow::dispatch;
+use bulkhead_flow::tenants::Directory;
+use bulkhead_sandbox::Inspection;
+use bulkhead_sandbox::Refused;
+use bulkhead_sandbox::Sandbox;
+use bulkhead_store::Store;
+use bulkhead_store::catalogue::NewVersion;
+use bulkhead_store::catalogue::Plugin;
+use bulkhead_store::catalogue::Version;
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use crate::manifest::Manifest;
+
+/// Uploads in work at a time, over all tenants: each holds a component in memory.
+const UPLOADS_MAX: usize = 4;
+/// How long an upload waits for its turn.
+const TURN_WAIT: Duration = Duration::from_secs(30);
+/// Refusals remembered, for people who ask why a file is not active.
+const REFUSALS_MAX: usize = 1_000;
+
+/// What is uploaded.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// For whom.
+    pub tenant: TenantId,
+    /// The plugin's name.
+    pub name: String,
+    /// The component.
+    pub wasm: Bytes,
+    /// Its manifest; none is one without grants.
+    pub manifest: Option<String>,
+    /// Who uploads it.
+    pub author: String,
+    /// Whether it becomes the active version.
+    pub activate: Activate,
+    /// Whether whoever uploads it may agree to more grants.
+    pub may_consent: bool,
+}
+
+/// Whether a version becomes the active one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activate {
+    /// It does.
+    Yes,
+    /// It does if it is new, or if the plugin has no active version.
+    IfNew,
+    /// It does not.
+    No,
+}
+
+/// What an upload led to.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// The plugin as it is now.
+    pub plugin: Plugin,
+    /// The version.
+    pub version: Version,
+    /// Whether the version was not there before.
+    pub is_new: bool,
+    /// What was found in the component.
+    pub inspection: Inspection,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// How its grants differ from those of the version that was active.
+    pub difference: Difference,
+    /// Odd, but not wrong.
+    pub warnings: Vec<String>,
+}
+
+/// How the grants of one version differ from those of another.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = GrantDifference)]
+pub struct Difference {
+    /// What the newer one may do, and the older one may not: `emit orders.*`.
+    pub added: Vec<String>,
+    /// What the older one may do, and the newer one may not.
+    pub removed: Vec<String>,
+}
+
+/// Why an upload is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// That is no name of a plugin.
+    #[error("`{0}` is no name of a plugin")]
+    Name(String),
+    /// The manifest is wrong.
+    #[error("the manifest is wrong")]
+    Manifest(Vec<Diagnostic>),
+    /// The component cannot run here.
+    #[error("the component is refused")]
+    Refused(#[source] Refused),
+    /// It asks for more than the active version has, and the uploader may not agree to that.
+    #[error("it asks for more than the active version has")]
+    Consent(Difference),
+    /// Too many uploads are in work.
+    #[error("too many uploads are in work")]
+    Busy,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] bulkhead_store::Error),
+}
+
+impl From<bulkhead_store::Error> for Error {
+    fn from(error: bulkhead_store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Why the file of a plugin was not taken the last time it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: Timestamp,
+    /// For machines.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Takes plugins in. Cheap to clone.
+#[derive(Clone)]
+pub struct Installer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    sandbox: Sandbox,
+    directory: Arc<Directory>,
+    dispatch: dispatch::Handle,
+    clock: Arc<dyn Clock>,
+    all: Semaphore,
+    /// One upload at a time for each tenant.
+    tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    refusals: Mutex<HashMap<(TenantId, String), Refusal>>,
+}
+
+impl Installer {
+    /// An installer into `store`.
+    pub fn new(
+        store: Store,
+        sandbox: Sandbox,
+        directory: Arc<Directory>,
+        dispatch: dispatch::Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (all, tenants, refusals) = (Semaphore::new(UPLOADS_MAX), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { store, sandbox, directory, dispatch, clock, all, tenants, refusals }) }
+    }
+
+    /// Takes one in.
+    pub async fn install(&self, upload: Upload) -> Result<Installed, Error> {
+        let inner = &*self.inner;
+        if !crate::manifest::is_plain_name(&upload.name) {
+            return Err(Error::Name(upload.name));
+        }
+        let manifest = match &upload.manifest {
+            Some(text) => Manifest::parse(text).map_err(Error::Manifest)?,
+            None => Manifest::bare(&upload.name),
+        };
+        let tenant_turn = self.turn_of(upload.tenant);
+        let turn = async { (tenant_turn.acquire_owned().await, inner.all.acquire().await) };
+        let _turn = tokio::time::timeout(TURN_WAIT, turn).await.map_err(|_| Error::Busy)?;
+        let inspection = self.inspect(upload.wasm.clone()).await?;
+        let present = inner.store.plugin(upload.tenant, &upload.name).await?;
+        let difference = difference(&active_grants(present.as_ref()), &manifest.grants);
+        if upload.activate != Activate::No && !upload.may_consent && !difference.added.is_empty() {
+            return Err(Error::Consent(difference));
+        }
+        let new = NewVersion {
+            digest: inspection.digest.clone(),
+            wasm: upload.wasm,
+            manifest: stored(&manifest),
+            inspection: stored(&inspection),
+            grants: stored(&manifest.grants),
+            author: upload.author,
+        };
+        let now = inner.clock.now();
+        let (version, is_new) = inner.store.add_version(upload.tenant, &upload.name, &new, now).await?;
+        let had_active = present.is_some_and(|(plugin, _)| plugin.active.is_some());
+        let plugin = match upload.activate {
+            Activate::No => self.plugin(upload.tenant, &upload.name).await?,
+            Activate::IfNew if !is_new && had_active => self.plugin(upload.tenant, &upload.name).await?,
+            Activate::Yes | Activate::IfNew => self.activate(upload.tenant, &upload.name, version.number).await?,
+        };
+        self.refusals().remove(&(upload.tenant, upload.name.clone()));
+        let warnings = warnings(&upload.name, &manifest, &inspection);
+        Ok(Installed { plugin, version, is_new, inspection, manifest, difference, warnings })
+    }
+
+    /// Makes a version the active one, unless it is already.
+    pub async fn activate(&self, tenant: TenantId, name: &str, version: u32) -> Result<Plugin, Error> {
+        let plugin = self.plugin(tenant, name).await?;
+        if plugin.active == Some(version) {
+            return Ok(plugin);
+        }
+        let plugin = self.inner.store.activate(tenant, name, version).await?;
+        self.inner.directory.invalidate(tenant).await;
+        self.inner.dispatch.wake_tenant(tenant);
+        Ok(plugin)
+    }
+
+    /// Remembers why a file was not taken.
+    pub fn refuse(&self, tenant: TenantId, name: &str, refusal: Refusal) {
+        let mut refusals = self.refusals();
+        if refusals.len() < REFUSALS_MAX || refusals.contains_key(&(tenant, name.to_owned())) {
+            refusals.insert((tenant, name.to_owned()), refusal);
+        }
+    }
+
+    /// Why the plugin's file was not taken the last time it changed; none if it was.
+    pub fn refusal(&self, tenant: TenantId, name: &str) -> Option<Refusal> {
+        self.refusals().get(&(tenant, name.to_owned())).cloned()
+    }
+
+    fn refusals(&self) -> std::sync::MutexGuard<'_, HashMap<(TenantId, String), Refusal>> {
+        self.inner.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Plugin, Error> {
+        match self.inner.store.plugin(tenant, name).await? {
+            Some((plugin, _)) => Ok(plugin),
+            None => Err(Error::Store(bulkhead_store::Error::NotFound { what: "plugin", name: name.to_owned() })),
+        }
+    }
+
+    fn turn_of(&self, tenant: TenantId) -> Arc<Semaphore> {
+        let mut tenants = self.inner.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever waits holds a clone; the others are not needed any more.
+        tenants.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.available_permits() == 0);
+        Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    }
+
+    async fn inspect(&self, wasm: Bytes) -> Result<Inspection, Error> {
+        let sandbox = self.inner.sandbox.clone();
+        let inspected = tokio::task::spawn_blocking(move || sandbox.inspect(&wasm)).await;
+        let host = |detail: String| Refused {
+            code: "host:compile".to_owned(),
+            detail,
+            hint: "The host is at fault, not the component. Try again; if it stays, its operator must look.".to_owned(),
+        };
+        match inspected {
+            Ok(inspected) => inspected.map_err(Error::Refused),
+            Err(error) => {
+                tracing::error!(%error, "the inspection of a component panicked");
+                Err(Error::Refused(host("the inspection broke off.".to_owned())))
+            }
+        }
+    }
+}
+
+/// What the active version may do; nothing if there is none.
+pub fn active_grants(plugin: Option<&(Plugin, Vec<Version>)>) -> Grants {
+    let active = plugin.and_then(|(plugin, versions)| {
+        let active = plugin.active?;
+        versions.iter().find(|version| version.number == active)
+    });
+    active.map(|version| grants_of(version)).unwrap_or_default()
+}
+
+/// What a version may do.
+pub fn grants_of(version: &Version) -> Grants {
+    serde_json::from_str(&version.grants).unwrap_or_else(|error| {
+        tracing::error!(%error, digest = version.digest, "stored grants do not read back");
+        Grants::default()
+    })
+}
+
+/// How `new` differs from `old`.
+pub fn difference(old: &Grants, new: &Grants) -> Difference {
+    let mut difference = Difference::default();
+    let lists = [
+        ("emit", &old.emit, &new.emit),
+        ("deliver", &old.deliver, &new.deliver),
+        ("http", &old.http, &new.http),
+        ("secrets", &old.secrets, &new.secrets),
+    ];
+    for (name, old, new) in lists {
+        let words = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
+            one.difference(other).map(|entry| format!("{name} {entry}")).collect()
+        };
+        difference.added.extend(words(new, old));
+        difference.removed.extend(words(old, new));
+    }
+    match (old.schedule, new.schedule) {
+        (false, true) => difference.added.push("schedule".to_owned()),
+        (true, false) => difference.removed.push("schedule".to_owned()),
+        _ => {}
+    }
+    difference
+}
+
+fn stored<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("because it is plain data")
+}
+
+fn warnings(name: &str, manifest: &Manifest, inspection: &Inspection) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if manifest.plugin.name != name {
+        warnings.push(format!("the manifest names the plugin `{}`; it is stored as `{name}`", manifest.plugin.name));
+    }
+    let said = inspection.metadata.version.as_deref().filter(|version| !version.is_empty());
+    if let Some(said) = said
+        && !manifest.plugin.version.is_empty()
+        && said != manifest.plugin.version
+    {
+        warnings.push(format!(
+            "the manifest says version {}, the component says {said}: was it built before the manifest changed?",
+            manifest.plugin.version
+        ));
+    }
+    if !manifest.grants.http.is_empty() {
+        warnings.push("`http` is granted, but this version of the host lets no plugin call out yet".to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_compared_entry_by_entry() {
+        let grants = |emit: &[&str], schedule| Grants {
+            emit: emit.iter().map(|entry| (*entry).to_owned()).collect(),
+            schedule,
+            ..Grants::default()
+        };
+        let found = difference(&grants(&["a", "b"], false), &grants(&["b", "c"], true));
+        assert_eq!(found.added, ["emit c", "schedule"]);
+        assert_eq!(found.removed, ["emit a"]);
+        assert_eq!(difference(&Grants::default(), &Grants::default()), Difference::default());
+    }
+}
