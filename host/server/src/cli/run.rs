@@ -56,7 +56,7 @@ enum Action {
         #[arg(long)]
         plugin: Option<String>,
         /// Only those that stand so
-        #[arg(long, value_parser = ["done", "retrying", "parked", "dropped"])]
+        #[arg(long, value_parser = ["done", "retrying", "parked", "dropped", "blocked", "held"])]
         state: Option<String>,
         #[command(flatten)]
         listing: Listing,

@@ -18,6 +18,7 @@ const EXAMPLES: &str = "Examples:
 
 const COLUMNS: &[Column] = &[
     ("DAY", "/day", Cell::Text),
+    ("EVENTS", "/events", Cell::Count),
     ("PLUGIN", "/plugin", Cell::Text),
     ("RULE", "/rule", Cell::Text),
     ("ATTEMPTS", "/attempts", Cell::Count),
@@ -26,7 +27,7 @@ const COLUMNS: &[Column] = &[
     ("EMITTED", "/emitted", Cell::Count),
     ("DELIVERIES", "/deliveries", Cell::Count),
     ("FUEL", "/fuel", Cell::Count),
-    ("TIME", "/duration_us|/micros", Cell::Micros),
+    ("TIME", "/duration_us", Cell::Micros),
     ("UNITS", "/units_text", Cell::Text),
 ];
 

@@ -120,6 +120,9 @@ pub async fn story(
     let mut events = with_id(&api, tenant, &id, query.source.as_deref()).await?;
     let logged = events.remove(0);
     let other_sources = events.into_iter().map(|other| other.event.source).collect();
+    let watcher = Watcher::new(&api, tenant).await?;
+    // First: of an event that has been looked at, the runs are there when they are read after that.
+    let mut waits = watcher.event(&logged).await?;
     let (follow_ups, more_follow_ups) = follow_ups(&api, tenant, &logged).await?;
     let wanted = RunQuery { position: Some(logged.position), limit: page::LIMIT_MAX, ..RunQuery::default() };
     let views = api.store.runs(tenant, &wanted).await?;
@@ -128,8 +131,6 @@ pub async fn story(
     let mut sent = api.store.deliveries(tenant, &wanted).await?;
     let cut = more_follow_ups || sent.len() > DELIVERIES_MAX as usize;
     sent.truncate(DELIVERIES_MAX as usize);
-    let watcher = Watcher::new(&api, tenant).await?;
-    let mut waits = watcher.event(&logged).await?;
     let mut runs = Vec::with_capacity(views.len());
     let mut open = !waits.is_empty();
     for view in views {

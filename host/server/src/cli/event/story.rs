@@ -38,8 +38,7 @@ fn tell(story: &Value, paint: Paint) -> Vec<String> {
         lines.push("no rule matched, or it has not been looked at yet".to_owned());
     }
     for why in items(story, "/waits") {
-        let why = if why.is_object() { at(why, "/detail") } else { value::text(why) };
-        lines.push(format!("{} {}", paint.yellow("waits:"), clean(&why)));
+        lines.push(format!("{} {}", paint.yellow("waits:"), clean(&at(why, "/detail"))));
     }
     lines.extend(tree(&branches, paint));
     lines
@@ -84,9 +83,7 @@ struct Branch {
 fn branches(story: &Value, paint: Paint) -> Vec<Branch> {
     let runs = items(story, "/runs").iter().map(|run| of_run(run, paint));
     let deliveries = items(story, "/deliveries").iter().map(|delivery| of_delivery(delivery, paint));
-    let follow_ups =
-        ["/follow_ups", "/followups", "/effects"].iter().map(|at| items(story, at)).find(|it| !it.is_empty());
-    let follow_ups = follow_ups.unwrap_or_default().iter();
+    let follow_ups = items(story, "/follow_ups").iter();
     let follow_ups =
         follow_ups.map(|event| Branch { title: format!("event {}", named(event, paint)), below: Vec::new() });
     runs.chain(deliveries).chain(follow_ups).collect()
@@ -111,14 +108,7 @@ fn of_run(run: &Value, paint: Paint) -> Branch {
     }
     let mut below = Vec::new();
     below.extend(reason(run));
-    let waits = at(run, "/waits");
-    if !waits.is_empty() {
-        below.push(format!("{} {}", paint.yellow("waits:"), clean(&waits)));
-    }
-    let due = at(run, "/due");
-    if !due.is_empty() && state == "retrying" {
-        below.push(format!("next attempt {}", value::time(&due.into())));
-    }
+    below.extend(waits(run, paint));
     below.extend(log_lines(run.get("logs").unwrap_or(&Value::Null)).iter().map(|line| log_line(line, paint)));
     if state == "parked" {
         below.push(paint.dim(&format!("bulkhead parked redrive {}", clean(&at(run, "/id")))));
@@ -134,11 +124,16 @@ fn of_delivery(delivery: &Value, paint: Paint) -> Branch {
     if attempts > 1 {
         title += &format!("  attempt {attempts}");
     }
-    let mut below: Vec<String> = reason(delivery).into_iter().collect();
+    let mut below: Vec<String> = reason(delivery).into_iter().chain(waits(delivery, paint)).collect();
     if state == "parked" {
         below.push(paint.dim(&format!("bulkhead delivery redeliver {}", clean(&at(delivery, "/id")))));
     }
     Branch { title, below }
+}
+
+fn waits(of: &Value, paint: Paint) -> Option<String> {
+    let why = at(of, "/waits");
+    (!why.is_empty()).then(|| format!("{} {}", paint.yellow("waits:"), clean(&why)))
 }
 
 /// `plugin:reject: a total below zero`
@@ -161,4 +156,47 @@ fn tree(branches: &[Branch], paint: Paint) -> Vec<String> {
         lines.extend(branch.below.iter().map(|line| format!("{}   {line}", paint.dim(stem))));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_story_says_what_ran_what_came_of_it_and_why_it_waits() {
+        let story = json!({
+            "event": {"specversion": "1.0", "id": "17", "source": "/shop", "type": "orders.created", "data": {"n": 1}},
+            "recorded": "2026-01-31T12:00:00Z", "hash": "ab", "causes": [],
+            "runs": [{
+                "id": "run_1", "rule": "flag", "state": "parked", "plugin": "score", "version": 2, "attempts": 3,
+                "code": "limit:fuel", "reason": "too much", "duration_us": 1_500, "fuel": 0, "waits": "for a person",
+                "logs": [{"level": "info", "message": "hello"}],
+            }],
+            "deliveries": [{"id": "eff_1", "sink": "crm", "state": "pending", "attempts": 0, "waits": "the sink is down"}],
+            "follow_ups": [{"id": "eff_2", "type": "orders.flagged"}],
+            "waits": [{"code": "tenant-paused", "detail": "the tenant is paused"}],
+        });
+        let expected = [
+            "orders.created  17",
+            "  source         /shop",
+            "  recorded       2026-01-31T12:00:00Z",
+            "  hash           ab",
+            "  {",
+            "    \"n\": 1",
+            "  }",
+            "",
+            "waits: the tenant is paused",
+            "├─ rule flag  parked  score v2  attempt 3  1.5 ms",
+            "│    limit:fuel: too much",
+            "│    waits: for a person",
+            "│    info  hello",
+            "│    bulkhead parked redrive run_1",
+            "├─ to crm  pending  eff_1",
+            "│    waits: the sink is down",
+            "└─ event orders.flagged  eff_2",
+        ];
+        assert_eq!(tell(&story, Paint::plain()), expected);
+    }
 }

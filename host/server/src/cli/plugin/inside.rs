@@ -112,15 +112,7 @@ impl State {
         }
         let query: Vec<(&str, &str)> = self.prefix.iter().map(|prefix| ("prefix", prefix.as_str())).collect();
         let items = client.list(&path, &query, self.listing.limit).await?;
-        if self.listing.output == Output::Json {
-            return screen::json(&Value::Array(items));
-        }
-        if items.iter().all(Value::is_string) {
-            return items.iter().try_for_each(|key| screen::line(&clean(&value::text(key))));
-        }
-        let columns =
-            [("KEY", "/key", Cell::Text), ("VERSION", "/version", Cell::Count), ("EXPIRES", "/expires", Cell::Time)];
-        screen::list(items, Output::Table, &columns, "nothing stored")
+        screen::list(items, self.listing.output, &[("KEY", "/key", Cell::Text)], "nothing stored")
     }
 }
 
