@@ -83,13 +83,29 @@ impl Host {
         self.client(OPERATOR_KEY)
     }
 
+    /// The folder of its store, keys and log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.join("host.log"))?)
+    }
+
     /// A new tenant, and a client with a key for everything in it.
     pub async fn tenant(&self, name: &str) -> Result<Client> {
-        let operator = self.operator();
-        operator.expect(201, Method::POST, "/admin/v1/tenants", Some(json!({"name": name}))).await?;
-        let path = format!("/admin/v1/tenants/{name}/keys");
-        let key = operator.expect(201, Method::POST, &path, Some(json!({"scopes": ["*"]}))).await?;
-        Ok(self.client(key["key"].as_str().context("the answer has no key")?))
+        self.operator().expect(201, Method::POST, "/admin/v1/tenants", Some(json!({"name": name}))).await?;
+        Ok(self.key(name, &["*"]).await?.0)
+    }
+
+    /// A client with a new key of a tenant that has these scopes, and the key's id.
+    pub async fn key(&self, tenant: &str, scopes: &[&str]) -> Result<(Client, String)> {
+        let path = format!("/admin/v1/tenants/{tenant}/keys");
+        let key = self.operator().expect(201, Method::POST, &path, Some(json!({"scopes": scopes}))).await?;
+        let client = self.client(key["key"].as_str().context("the answer has no key")?);
+        Ok((client, key["id"].as_str().context("the answer has no id")?.to_owned()))
     }
 
     /// Resident memory, in bytes.
@@ -163,9 +179,32 @@ impl Client {
         Self { url: host.url.clone(), ..self.clone() }
     }
 
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The same host with another key.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self.clone() }
+    }
+
+    /// `127.0.0.1:…`
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     /// A request that is not sent yet.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
+    }
+
+    /// A request without a key.
+    pub fn anonymous(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
     }
 
     /// Sends JSON, gives the status and the answer (null if it is not JSON).
@@ -189,9 +228,77 @@ impl Client {
         Ok(answer)
     }
 
+    /// The same, and the status must be one of success.
+    pub async fn expect_any(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let (status, answer) = self.send(method.clone(), path, body).await?;
+        if !(200..300).contains(&status) {
+            bail!("{method} {path}: {status}: {answer}");
+        }
+        Ok(answer)
+    }
+
     /// GET, and it must be there.
     pub async fn get(&self, path: &str) -> Result<Value> {
         self.expect(200, Method::GET, path, None).await
+    }
+
+    /// All items of a list, over all its pages.
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
+        let mut items = Vec::new();
+        let mut next: Option<String> = None;
+        let (separator, limit) = if path.contains('?') { ('&', "limit=1000") } else { ('?', "limit=1000") };
+        loop {
+            let after = next.map(|next| format!("&after={next}")).unwrap_or_default();
+            let page = self.get(&format!("{path}{separator}{limit}{after}")).await?;
+            items.extend(page["items"].as_array().with_context(|| format!("{path}: no items in {page}"))?.clone());
+            match page["next"].as_str() {
+                Some(cursor) => next = Some(cursor.to_owned()),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// The runs of an event.
+    pub async fn runs(&self, event: &str) -> Result<Vec<Value>> {
+        self.list(&format!("/v1/runs?event={event}")).await
+    }
+
+    /// Waits until the run of this event under this rule stands so; gives it.
+    pub async fn run_in(&self, event: &str, rule: &str, state: &str) -> Result<Value> {
+        crate::eventually(&format!("{event} to be {state} under {rule}"), Duration::from_secs(30), async || {
+            let runs = self.runs(event).await?;
+            match runs.iter().find(|run| run["rule"] == rule) {
+                Some(run) if run["state"] == state => Ok(Some(run.clone())),
+                _ => bail!("its runs are {runs:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Adds or replaces a sink.
+    pub async fn sink(&self, name: &str, spec: Value) -> Result<()> {
+        let (status, answer) = self.send(Method::PUT, &format!("/v1/sinks/{name}"), Some(spec)).await?;
+        if !matches!(status, 200 | 201 | 204) {
+            bail!("sink {name}: {status}: {answer}");
+        }
+        Ok(())
+    }
+
+    /// Replaces a plugin's settings.
+    pub async fn configure(&self, plugin: &str, settings: Value) -> Result<()> {
+        let (status, answer) = self.send(Method::PUT, &format!("/v1/plugins/{plugin}/config"), Some(settings)).await?;
+        if !matches!(status, 200 | 204) {
+            bail!("settings of {plugin}: {status}: {answer}");
+        }
+        Ok(())
+    }
+
+    /// A number in a plugin's state; 0 if there is none.
+    pub async fn number(&self, plugin: &str, key: &str) -> Result<u64> {
+        match self.state(plugin, key).await? {
+            None => Ok(0),
+            Some(bytes) => Ok(String::from_utf8(bytes)?.trim().parse()?),
+        }
     }
 
     /// Publishes a batch of CloudEvents; gives the receipt.

@@ -12,13 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
-use reqwest::Method;
 use serde_json::Value;
 use serde_json::json;
 
@@ -59,25 +56,21 @@ pub struct Findings {
 impl Ledger {
     /// Sets a tenant up: plugin, sink and a rule that asks for order.
     pub async fn prepare(client: &Client, receiver: &Receiver) -> Result<()> {
-        let sink = json!({"kind": "webhook", "url": receiver.url});
-        let (status, answer) = client.send(Method::PUT, "/v1/sinks/arrivals", Some(sink)).await?;
-        if !matches!(status, 200 | 201) {
-            bail!("sink: {status}: {answer}");
-        }
+        client.sink("arrivals", json!({"kind": "webhook", "url": receiver.url})).await?;
         client.push("checker").await?;
-        let (status, answer) =
-            client.send(Method::PUT, "/v1/plugins/checker/config", Some(json!({"deliver": true}))).await?;
-        if !matches!(status, 200 | 204) {
-            bail!("config: {status}: {answer}");
-        }
-        client
-            .rule(json!({
-                "name": "check", "on": "steps", "order": "key",
-                "steps": [{"handle": "checker"}],
-                "retry": {"attempts": 20, "first": "50ms", "factor": 2, "max": "1s"},
-            }))
-            .await?;
+        client.configure("checker", json!({"deliver": true})).await?;
+        client.rule(Self::rule()).await?;
         Ok(())
+    }
+
+    /// The rule that counts, in order of each key.
+    #[must_use]
+    pub fn rule() -> Value {
+        json!({
+            "name": "check", "on": "steps", "order": "key",
+            "steps": [{"handle": "checker"}],
+            "retry": {"attempts": 20, "first": "50ms", "factor": 2, "max": "1s"},
+        })
     }
 
     /// The next `each` events of every key, as one batch. Not yet acknowledged.
@@ -120,13 +113,16 @@ impl Ledger {
     pub async fn compare(&self, client: &Client, receiver: &Receiver, limit: Duration) -> Result<Findings> {
         let acked: u64 = self.acked.values().sum();
         let settled = eventually("everything acknowledged to be counted and delivered", limit, async || {
+            let arrived = receiver.distinct() as u64;
+            if arrived < acked {
+                bail!("acknowledged {acked}, arrived {arrived}");
+            }
             let mut counted = 0;
             for key in self.acked.keys() {
-                counted += number(client, &format!("count:{key}")).await?;
+                counted += client.number("checker", &format!("count:{key}")).await?;
             }
-            let ids: HashSet<String> = receiver.arrivals().into_iter().map(|arrival| arrival.id).collect();
-            if counted < acked || (ids.len() as u64) < acked {
-                bail!("acknowledged {acked}, counted {counted}, arrived {}", ids.len());
+            if counted < acked {
+                bail!("acknowledged {acked}, counted {counted}");
             }
             Ok(Some(()))
         });
@@ -135,12 +131,12 @@ impl Ledger {
             findings.violations.push(format!("{error:#}"));
         }
         for (key, sent) in &self.acked {
-            let counted = number(client, &format!("count:{key}")).await?;
+            let counted = client.number("checker", &format!("count:{key}")).await?;
             findings.counted += counted;
             if counted != *sent {
                 findings.violations.push(format!("{key}: acknowledged {sent}, counted {counted}"));
             }
-            let disorder = number(client, &format!("disorder:{key}")).await?;
+            let disorder = client.number("checker", &format!("disorder:{key}")).await?;
             if disorder != 0 {
                 findings.violations.push(format!("{key}: {disorder} out of order"));
             }
@@ -152,16 +148,8 @@ impl Ledger {
 
     async fn follow_ups(&self, client: &Client, findings: &mut Findings) -> Result<()> {
         let mut seen: HashMap<String, u64> = HashMap::new();
-        let mut path = "/v1/events?type=checked&limit=1000&order=asc".to_owned();
-        loop {
-            let page = client.get(&path).await?;
-            for event in page["items"].as_array().context("no items")? {
-                *seen.entry(event["data"].to_string()).or_default() += 1;
-            }
-            match page["next"].as_str() {
-                Some(next) => path = format!("/v1/events?type=checked&limit=1000&order=asc&after={next}"),
-                None => break,
-            }
+        for event in client.list("/v1/events?type=checked&order=asc").await? {
+            *seen.entry(event["data"].to_string()).or_default() += 1;
         }
         findings.followed = seen.values().sum();
         for (data, times) in &seen {
@@ -190,12 +178,5 @@ impl Ledger {
             }
         }
         findings.arrived = bodies.len() as u64;
-    }
-}
-
-async fn number(client: &Client, key: &str) -> Result<u64> {
-    match client.state("checker", key).await? {
-        None => Ok(0),
-        Some(bytes) => Ok(String::from_utf8(bytes)?.trim().parse()?),
     }
 }

@@ -1,6 +1,7 @@
 //! A receiver of webhooks: counts what arrives, by id, and answers as it is told.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -28,9 +29,15 @@ pub struct Arrival {
 pub struct Receiver {
     /// `http://127.0.0.1:…/`
     pub url: String,
-    arrivals: Arc<Mutex<Vec<Arrival>>>,
+    arrivals: Arc<Mutex<Arrivals>>,
     status: Arc<AtomicU16>,
     task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    all: Vec<Arrival>,
+    ids: HashSet<String>,
 }
 
 impl Receiver {
@@ -38,7 +45,7 @@ impl Receiver {
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/", listener.local_addr()?);
-        let arrivals = Arc::new(Mutex::new(Vec::new()));
+        let arrivals = Arc::new(Mutex::new(Arrivals::default()));
         let status = Arc::new(AtomicU16::new(200));
         let (into, answer) = (Arc::clone(&arrivals), Arc::clone(&status));
         let task = tokio::spawn(async move {
@@ -57,7 +64,13 @@ impl Receiver {
     /// What arrived so far, in order.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Arrival> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
+    }
+
+    /// How many different ids arrived so far.
+    #[must_use]
+    pub fn distinct(&self) -> usize {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).ids.len()
     }
 }
 
@@ -67,14 +80,16 @@ impl Drop for Receiver {
     }
 }
 
-async fn serve(mut stream: TcpStream, arrivals: Arc<Mutex<Vec<Arrival>>>, status: Arc<AtomicU16>) {
+async fn serve(mut stream: TcpStream, arrivals: Arc<Mutex<Arrivals>>, status: Arc<AtomicU16>) {
     let mut buffer = Vec::new();
     while let Some((arrival, used)) = read(&mut stream, &mut buffer).await {
         buffer.drain(..used);
         let status = status.load(Ordering::Relaxed);
         // Only what is answered with success counts as arrived.
         if status < 300 {
-            arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(arrival);
+            let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            arrivals.ids.insert(arrival.id.clone());
+            arrivals.all.push(arrival);
         }
         let answer = format!("HTTP/1.1 {status} Answer\r\ncontent-length: 0\r\n\r\n");
         if stream.write_all(answer.as_bytes()).await.is_err() {
