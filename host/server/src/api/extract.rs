@@ -146,7 +146,12 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
         Query::<T>::try_from_uri(&parts.uri).map(|Query(query)| Self(query)).map_err(|rejection| {
             let text = rejection.body_text();
             let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            let (message, hint) = toml_text::explain(text);
+            // `limit: invalid digit found in string`
+            let (name, text) = text.split_once(": ").unwrap_or(("query", text));
+            let (mut message, hint) = toml_text::explain(text);
+            if !text.starts_with("unknown field") {
+                message = format!("`{}`: {message}", shown(name));
+            }
             let problem = Problem::new(Code::QueryInvalid, message);
             match hint {
                 Some(hint) => problem.hint(hint),
@@ -224,7 +229,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let (message, hint) = toml_text::explain(text);
             let mut fault = Fault::field(path.trim_matches('.'), message.clone());
             (fault.line, fault.column, fault.hint) = (inner.line(), inner.column(), hint);
-            return Problem::new(Code::FieldInvalid, format!("the body is not as it should be: {message}")).faults([fault]);
+            return Problem::new(Code::FieldInvalid, format!("the body is not as it should be: {message}"))
+                .faults([fault]);
         }
         not_json(inner)
     })?;

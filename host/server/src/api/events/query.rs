@@ -26,7 +26,7 @@ use crate::api::time;
 /// Events that are read from the store at a time.
 const CHUNK: usize = 100;
 /// Events that one page looks through, and the time that it takes, at most; bytes that it holds before it ends early.
-const SCANNED_MAX: usize = 10_000;
+const SCANNED_MAX: usize = 50_000;
 const SCAN_TIME: Duration = Duration::from_millis(300);
 const PAGE_BYTES: usize = 8 << 20;
 

@@ -62,6 +62,13 @@ async fn a_query_that_is_wrong_says_where() {
     ] {
         assert_eq!(user.call("GET", &format!("/v1/events?{query}"), &[], "").await.code(), code, "{query}");
     }
+    let answer = user.call("GET", "/v1/events?corelation=x", &[], "").await.json();
+    assert_eq!(
+        (&answer["detail"], &answer["hint"]),
+        (&json!("`corelation` is not known here"), &json!("did you mean `correlation`?"))
+    );
+    let answer = user.call("GET", "/v1/events?limit=x", &[], "").await.json();
+    assert!(answer["detail"].as_str().is_some_and(|detail| detail.starts_with("`limit`: ")), "{answer}");
     // A cursor of one tenant says nothing to another.
     assert_eq!(other.call("GET", &format!("/v1/events?after={next}"), &[], "").await.code(), "cursor-invalid");
     assert_eq!(user.get(&format!("/v1/events?after={next}")).await["items"].as_array().map(Vec::len), Some(2));

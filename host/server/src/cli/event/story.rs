@@ -35,7 +35,7 @@ fn tell(story: &Value, paint: Paint) -> Vec<String> {
     let branches = branches(story, paint);
     lines.push(String::new());
     if branches.is_empty() && items(story, "/waits").is_empty() {
-        lines.push("no rule matched, or it has not been looked at yet".to_owned());
+        lines.push("no rule matched it".to_owned());
     }
     for why in items(story, "/waits") {
         lines.push(format!("{} {}", paint.yellow("waits:"), clean(&at(why, "/detail"))));
