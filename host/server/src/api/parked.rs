@@ -26,6 +26,7 @@ use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::runs;
 use crate::api::runs::Run;
+use crate::api::runs::Source;
 use crate::api::state::Api;
 
 /// Runs that may be named in one request.
@@ -55,7 +56,7 @@ pub struct Query {
     reason: Option<String>,
     /// Go on here: the `next` of the page before.
     after: Option<String>,
-    /// At most this many items (default 50, at most 1000); the runs of one event are never divided, so there may be more.
+    /// At most this many items (default 50, at most 1000).
     limit: Option<u32>,
 }
 
@@ -78,8 +79,6 @@ pub async fn list(
 ) -> Result<Json<Page<Run>>> {
     const LIST: &str = "parked";
     let limit = page::limit(query.limit)?;
-    let read = |cursor: &str| api.cursors.read_position(caller.uid(), LIST, cursor);
-    let before = query.after.as_deref().map(read).transpose()?;
     let run = query.run.as_deref().map(run_id).transpose()?;
     let filter = ParkedFilter {
         runs: run.into_iter().collect(),
@@ -88,10 +87,8 @@ pub async fn list(
         plugin: query.plugin,
         code: query.code.or(query.reason),
     };
-    let (views, next) = runs::parked(&api, caller.id(), &filter, before, limit).await?;
-    let items = views.iter().filter_map(Run::of).collect();
-    let next = next.map(|position| api.cursors.write_position(caller.uid(), LIST, position));
-    Ok(Json(Page { items, next }))
+    let source = Source::Parked(filter);
+    runs::page_of(&api, &caller, LIST, source, None, query.after.as_deref(), limit).await.map(Json)
 }
 
 fn run_id(text: &str) -> Result<RunId> {

@@ -34,7 +34,7 @@ use crate::api::time::rfc3339;
 
 /// Runs that are read from the store at a time, and looked through for one page at most.
 const CHUNK: u32 = 200;
-const SCANNED_MAX: usize = 5_000;
+const LOOKED_MAX: usize = 5_000;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -160,14 +160,18 @@ const fn left(state: RunState) -> Standing {
     }
 }
 
-fn micros(record: &RunRecord) -> u64 {
-    u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX)
+/// How the last attempt of runs that stand so ended, where that is the same thing.
+const fn left_so(standing: Standing) -> Option<RunState> {
+    match standing {
+        Standing::Done => Some(RunState::Done),
+        Standing::Retrying => Some(RunState::Retrying),
+        Standing::Dropped => Some(RunState::Dropped),
+        Standing::Parked | Standing::Blocked | Standing::Held => None,
+    }
 }
 
-/// Where a view's event is.
-pub fn position(view: &RunView) -> Option<Position> {
-    let record = view.record.as_ref().map(|record| record.position);
-    record.or_else(|| view.unfinished.as_ref().map(|run| run.position))
+fn micros(record: &RunRecord) -> u64 {
+    u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Which runs.
@@ -188,7 +192,7 @@ pub struct Query {
     state: Option<Standing>,
     /// Go on here: the `next` of the page before.
     after: Option<String>,
-    /// At most this many items (default 50, at most 1000); the runs of one event are never divided, so there may be more.
+    /// At most this many items (default 50, at most 1000).
     limit: Option<u32>,
 }
 
@@ -211,8 +215,6 @@ pub async fn list(
 ) -> Result<Json<Page<Run>>> {
     const LIST: &str = "runs";
     let limit = page::limit(query.limit)?;
-    let read = |cursor: &str| api.cursors.read_position(caller.uid(), LIST, cursor);
-    let before = query.after.as_deref().map(read).transpose()?;
     if let Some(id) = &query.event {
         return of_event(&api, caller.id(), id, &query).await.map(|runs| Json(Page::whole(runs)));
     }
@@ -220,16 +222,16 @@ pub async fn list(
         let detail = "`source` only tells events with one id apart; give `event`, too";
         return Err(Problem::new(Code::QueryInvalid, detail));
     }
-    let (views, next) = match query.state {
+    let source = match query.state {
         Some(Standing::Parked) => {
-            let filter = ParkedFilter { rule: query.rule, plugin: query.plugin, ..ParkedFilter::default() };
-            parked(&api, caller.id(), &filter, before, limit).await?
+            Source::Parked(ParkedFilter { rule: query.rule, plugin: query.plugin, ..ParkedFilter::default() })
         }
-        _ => scan(&api, caller.id(), &query, before, limit).await?,
+        state => {
+            let state = state.and_then(left_so);
+            Source::All(RunQuery { rule: query.rule, plugin: query.plugin, state, ..RunQuery::default() })
+        }
     };
-    let items = views.iter().filter_map(Run::of).collect();
-    let next = next.map(|position| api.cursors.write_position(caller.uid(), LIST, position));
-    Ok(Json(Page { items, next }))
+    page_of(&api, &caller, LIST, source, query.state, query.after.as_deref(), limit).await.map(Json)
 }
 
 /// The runs of the events with an id, as far as they are wanted; there are so few that no page is needed.
@@ -252,58 +254,85 @@ async fn of_event(api: &Api, tenant: TenantId, id: &str, query: &Query) -> Resul
     Ok(runs)
 }
 
-/// A page of parked runs, and where the next one begins.
-pub async fn parked(
-    api: &Api,
-    tenant: TenantId,
-    filter: &ParkedFilter,
-    before: Option<Position>,
-    limit: u32,
-) -> Result<(Vec<RunView>, Option<Position>)> {
-    let views = api.store.parked(tenant, filter, before, limit).await?;
-    let last = views.last().and_then(position);
-    // A page ends between events, so its length does not say whether there is more.
-    let more = last.is_some() && !api.store.parked(tenant, filter, last, 1).await?.is_empty();
-    Ok((views, last.filter(|_| more)))
+/// Where runs come from.
+pub enum Source {
+    /// All, by query.
+    All(RunQuery),
+    /// Those that are parked.
+    Parked(ParkedFilter),
 }
 
-/// A page of runs, and where the next one begins. The store knows how the last attempt ended; what a run waits for is
-/// looked at here.
-async fn scan(
-    api: &Api,
-    tenant: TenantId,
-    query: &Query,
-    mut before: Option<Position>,
-    limit: u32,
-) -> Result<(Vec<RunView>, Option<Position>)> {
-    let state = query.state.and_then(|state| match state {
-        Standing::Done => Some(RunState::Done),
-        Standing::Retrying => Some(RunState::Retrying),
-        Standing::Dropped => Some(RunState::Dropped),
-        Standing::Parked | Standing::Blocked | Standing::Held => None,
-    });
-    let (mut found, mut scanned) = (Vec::new(), 0);
-    loop {
-        let chunk = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX)).clamp(1, CHUNK);
-        let wanted = RunQuery {
-            rule: query.rule.clone(),
-            plugin: query.plugin.clone(),
-            state,
-            before,
-            limit: chunk,
-            ..RunQuery::default()
+impl Source {
+    /// The next ones, newest event first and rules backwards; never a part of an event's runs.
+    async fn read(&self, api: &Api, tenant: TenantId, before: Option<Position>, limit: u32) -> Result<Vec<RunView>> {
+        let found = match self {
+            Self::All(query) => api.store.runs(tenant, &RunQuery { before, limit, ..query.clone() }).await,
+            Self::Parked(filter) => api.store.parked(tenant, filter, before, limit).await,
         };
-        let views = api.store.runs(tenant, &wanted).await?;
-        let Some(last) = views.last().and_then(position) else { return Ok((found, None)) };
-        scanned += views.len();
-        let fitting = views.into_iter().filter(|view| query.state.is_none_or(|state| standing(view) == state));
-        found.extend(fitting);
-        before = Some(last);
-        if found.len() >= limit as usize || scanned >= SCANNED_MAX {
-            let more = !api.store.runs(tenant, &RunQuery { before, limit: 1, ..wanted }).await?.is_empty();
-            return Ok((found, before.filter(|_| more)));
+        Ok(found?)
+    }
+}
+
+/// A page of runs. The store knows how the last attempt ended; what a run waits for is looked at here.
+pub async fn page_of(
+    api: &Api,
+    caller: &Caller<Read>,
+    list: &str,
+    source: Source,
+    state: Option<Standing>,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Page<Run>> {
+    let after = after.map(|cursor| read_place(&api.cursors.read(caller.uid(), list, cursor)?)).transpose()?;
+    let write = |place: &Place| api.cursors.write(caller.uid(), list, &write_place(place));
+    let mut before = after.as_ref().map(|(position, _)| Position(position.0.saturating_add(1)));
+    let (mut items, mut last, mut looked) = (Vec::new(), None, 0);
+    loop {
+        // One more than is wanted says whether there is a next page.
+        let chunk = limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX)).saturating_add(1).min(CHUNK);
+        let views = source.read(api, caller.id(), before, chunk).await?;
+        let Some(end) = views.last().and_then(place) else { return Ok(Page { items, next: None }) };
+        for view in &views {
+            let (Some(run), Some(place)) = (Run::of(view), place(view)) else { continue };
+            let is_before = after.as_ref().is_some_and(|after| place >= *after);
+            if is_before || state.is_some_and(|state| state != run.state) {
+                continue;
+            }
+            if items.len() == limit as usize {
+                return Ok(Page { items, next: last.as_ref().map(write) });
+            }
+            items.push(run);
+            last = Some(place);
+        }
+        looked += views.len();
+        before = Some(end.0);
+        if looked >= LOOKED_MAX {
+            // Nothing of this event is left.
+            return Ok(Page { items, next: Some(write(&(end.0, String::new()))) });
         }
     }
+}
+
+/// A place in a list of runs: its event's position, and its rule.
+type Place = (Position, String);
+
+fn place(view: &RunView) -> Option<Place> {
+    let record = view.record.as_ref().map(|record| (record.position, record.rule.clone()));
+    record.or_else(|| view.unfinished.as_ref().map(|run| (run.position, run.rule.clone())))
+}
+
+fn write_place((position, rule): &Place) -> Vec<u8> {
+    let mut bytes = position.0.to_be_bytes().to_vec();
+    bytes.extend_from_slice(rule.as_bytes());
+    bytes
+}
+
+fn read_place(bytes: &[u8]) -> Result<Place> {
+    let place = bytes.split_first_chunk::<8>().and_then(|(position, rule)| {
+        let rule = String::from_utf8(rule.to_vec()).ok()?;
+        Some((Position(i64::from_be_bytes(*position)), rule))
+    });
+    place.ok_or_else(|| Problem::new(Code::CursorInvalid, "the cursor is of another list"))
 }
 
 /// One attempt of a run.

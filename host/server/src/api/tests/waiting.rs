@@ -56,6 +56,33 @@ async fn a_parked_run_holds_its_key_until_a_person_decides() {
 }
 
 #[tokio::test]
+async fn pages_of_runs_are_as_long_as_they_should_be() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let rule = |name: &str| json!({"name": name, "on": ["a"], "steps": [{"handle": {"plugin": "nobody"}}]});
+    user.rules(json!([rule("x"), rule("y"), rule("z")])).await;
+    for id in ["1", "2", "3"] {
+        user.publish("a", id, json!({})).await;
+    }
+    user.until("/v1/parked", |parked| parked["items"].as_array().is_some_and(|it| it.len() == 9)).await;
+    for path in ["/v1/parked?", "/v1/runs?", "/v1/runs?state=parked&"] {
+        let all = column(&user.get(path).await, "id");
+        for limit in [1, 2, 4, 8] {
+            let (mut found, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = user.get(&format!("{path}limit={limit}{after}")).await;
+                assert!(column(&page, "id").len() <= limit, "{path} {limit}");
+                found.extend(column(&page, "id"));
+                let Some(next) = page["next"].as_str() else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!(found, all, "{path} {limit}");
+        }
+        assert_eq!(user.get(&format!("{path}limit=9")).await["next"], Value::Null, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn only_an_administrator_decides() {
     let host = Host::start().await;
     let user = host.tenant("acme").await;
