@@ -1,27 +1,87 @@
-//! The HTTP API.
+//! The HTTP API: what a request may ask, and who may ask it.
+//!
+//! ```text
+//! request ─▶ guard (id, span, key in the URL, place, panics) ─▶ extract (caller, scope, query, body) ─▶ handler
+//!                                                                                                  │
+//! response ◀─ problems rendered with the request's id ◀────────────────────────────────────────────┘
+//! ```
+//!
+//! A handler gets at a tenant only through [`extract::Caller`], which comes from the key; ids in paths and bodies are looked
+//! up within that tenant, so another's are simply not there. Everything that goes wrong is a [`problem::Problem`].
+//!
+//! Reading order: [`state`], [`extract`], [`problem`], [`code`], `guard`, then one file per kind of thing.
 
+pub mod admin;
 pub mod body;
 pub mod code;
 pub mod cursor;
 pub mod deliveries;
+mod docs;
 pub mod events;
 pub mod extract;
+mod guard;
+mod machines;
 pub mod page;
 pub mod parked;
+pub mod plugins;
 pub mod problem;
+pub mod rules;
 pub mod runs;
+pub mod secrets;
+pub mod sinks;
 pub mod state;
 pub mod state_view;
+pub mod switch;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod usage;
 
 use axum::Router;
+use axum::extract::OriginalUri;
+use axum::http::Method;
+use axum::middleware;
+use utoipa_axum::router::OpenApiRouter;
 
+use crate::api::code::Code;
+use crate::api::problem::Problem;
 use crate::api::state::Api;
 
 /// All routes.
 pub fn router(api: Api) -> Router {
-    let routes = utoipa_axum::router::OpenApiRouter::new().merge(events::routes()).merge(runs::routes()).merge(parked::routes()).merge(deliveries::routes()).merge(usage::routes()).merge(state_view::routes());
-    let (router, _) = routes.split_for_parts();
-    router.with_state(api)
+    let routes = OpenApiRouter::with_openapi(docs::openapi())
+        .merge(events::routes())
+        .merge(runs::routes())
+        .merge(parked::routes())
+        .merge(deliveries::routes())
+        .merge(rules::routes())
+        .merge(plugins::routes())
+        .merge(state_view::routes())
+        .merge(sinks::routes())
+        .merge(secrets::routes())
+        .merge(switch::routes())
+        .merge(usage::routes())
+        .merge(admin::routes());
+    let (router, openapi) = routes.split_for_parts();
+    router
+        // Machines ask also when there is no place for others.
+        .layer(middleware::from_fn_with_state(api.clone(), guard::place))
+        .merge(machines::routes())
+        .merge(docs::routes(openapi))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(guard::finish))
+        .with_state(api)
+}
+
+async fn no_such_route(OriginalUri(uri): OriginalUri) -> Problem {
+    let path: String = uri.path().chars().take(200).flat_map(char::escape_default).collect();
+    Problem::new(Code::NoSuchRoute, format!("there is nothing at {path}")).hint("GET /openapi.json lists every path")
+}
+
+async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+    let path: String = uri.path().chars().take(200).flat_map(char::escape_default).collect();
+    let method: String = method.as_str().chars().take(32).collect();
+    Problem::new(Code::MethodNotAllowed, format!("{path} does not know {method}"))
+        .hint("GET /openapi.json lists every path with its methods")
 }

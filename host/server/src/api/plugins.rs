@@ -1,0 +1,567 @@
+//! Plugins: upload, versions, switches, settings.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body as RequestBody;
+use axum::extract::FromRequest as _;
+use axum::extract::Multipart;
+use axum::extract::Request;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use bulkhead_domain::policy::grants::Grants;
+use bulkhead_flow::inbox::codec::rfc3339;
+use bulkhead_store::catalogue;
+use bulkhead_store::work::Held;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Map;
+use serde_json::Value;
+use utoipa::IntoParams;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::body;
+use crate::api::code::Code;
+use crate::api::extract::Body;
+use crate::api::extract::Caller;
+use crate::api::extract::Params;
+use crate::api::extract::Path;
+use crate::api::extract::Plugins;
+use crate::api::extract::Read;
+use crate::api::extract::media_type;
+use crate::api::extract::shown;
+use crate::api::page;
+use crate::api::page::Page;
+use crate::api::page::Paging;
+use crate::api::problem::Fault;
+use crate::api::problem::Problem;
+use crate::api::problem::Result;
+use crate::api::state::Api;
+use crate::auth::scope::Scope;
+use crate::install;
+use crate::install::Activate;
+use crate::install::Difference;
+use crate::install::Installed;
+use crate::install::Upload;
+use crate::manifest;
+use crate::manifest::Manifest;
+use crate::manifest::Setting;
+
+/// The routes.
+pub fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(upload, show))
+        .routes(routes!(show_version))
+        .routes(routes!(activate))
+        .routes(routes!(roll_back))
+        .routes(routes!(retire))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(get_config, put_config))
+}
+
+/// A plugin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Plugin {
+    /// Its name.
+    name: String,
+    /// `active`, `paused` (its runs are held), or `inactive` (no version is active yet).
+    state: &'static str,
+    /// The version that new runs use.
+    active: Option<u32>,
+    /// The version that was active before, to which a roll-back leads.
+    previous: Option<u32>,
+    /// When it was uploaded first.
+    created: String,
+    /// The active version's digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    /// Why its file in the watched folder was not taken the last time it changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refused>,
+}
+
+/// Why a file was not taken.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RefusedFile)]
+pub struct Refused {
+    /// When.
+    at: String,
+    /// For machines.
+    code: String,
+    /// For people.
+    detail: String,
+    /// What to do.
+    hint: String,
+}
+
+/// A plugin with its versions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Shown {
+    #[serde(flatten)]
+    plugin: Plugin,
+    /// Its versions, newest first.
+    versions: Vec<Version>,
+}
+
+/// A version of a plugin.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PluginVersion)]
+pub struct Version {
+    /// From 1.
+    version: u32,
+    /// `active`, `ready`, or `retired`.
+    state: &'static str,
+    /// `sha256:…` of the component.
+    digest: String,
+    /// Who uploaded it: a key's id, or `watch`.
+    author: String,
+    /// When.
+    created: String,
+    /// What it may do.
+    #[schema(value_type = Object)]
+    grants: Grants,
+    /// What was found in the component.
+    #[schema(value_type = Object)]
+    inspection: Value,
+    /// Its manifest.
+    #[schema(value_type = Object)]
+    manifest: Value,
+}
+
+/// A new version.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Uploaded {
+    /// The plugin.
+    name: String,
+    /// The version's number, from 1.
+    version: u32,
+    /// `sha256:…` of the component.
+    digest: String,
+    /// `active` if it is the active one now, else `ready`.
+    state: &'static str,
+    /// Whether these bytes with this manifest were there before; then nothing was added.
+    existed: bool,
+    /// What the component exports: `handler`, `transformer`.
+    exports: Vec<String>,
+    /// What it imports.
+    imports: Vec<String>,
+    /// What it may do.
+    #[schema(value_type = Object)]
+    grants: Grants,
+    /// How that differs from the version that was active before.
+    difference: Difference,
+    /// Odd, but not wrong.
+    warnings: Vec<String>,
+}
+
+impl Plugin {
+    fn new(api: &Api, caller: &Caller<Read>, plugin: &catalogue::Plugin, digest: Option<String>) -> Self {
+        let refused = api.installer.refusal(caller.id(), &plugin.name).map(|refusal| Refused {
+            at: rfc3339(refusal.at),
+            code: refusal.code,
+            detail: refusal.detail,
+            hint: refusal.hint,
+        });
+        Self { refused, digest, ..Self::from(plugin) }
+    }
+}
+
+impl From<&catalogue::Plugin> for Plugin {
+    fn from(plugin: &catalogue::Plugin) -> Self {
+        let state = match (plugin.paused, plugin.active) {
+            (true, _) => "paused",
+            (false, Some(_)) => "active",
+            (false, None) => "inactive",
+        };
+        Self {
+            name: plugin.name.clone(),
+            state,
+            active: plugin.active,
+            previous: plugin.previous,
+            created: rfc3339(plugin.created),
+            digest: None,
+            refused: None,
+        }
+    }
+}
+
+impl Version {
+    fn new(plugin: &catalogue::Plugin, version: &catalogue::Version) -> Self {
+        let state = match () {
+            () if plugin.active == Some(version.number) => "active",
+            () if version.retired => "retired",
+            () => "ready",
+        };
+        let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        Self {
+            version: version.number,
+            state,
+            digest: version.digest.clone(),
+            author: version.author.clone(),
+            created: rfc3339(version.created),
+            grants: install::grants_of(version),
+            inspection: json(&version.inspection),
+            manifest: json(&version.manifest),
+        }
+    }
+}
+
+/// All plugins, by name.
+#[utoipa::path(
+    get, path = "/v1/plugins", tag = "plugins", summary = "All plugins", params(Paging),
+    responses((status = 200, description = "A page of plugins", body = Page<Plugin>))
+)]
+async fn list(
+    State(api): State<Api>,
+    caller: Caller<Read>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<Plugin>>> {
+    let plugins = api.store.plugins(caller.id()).await?;
+    let plugins = plugins.iter().map(|(plugin, version)| {
+        Plugin::new(&api, &caller, plugin, version.as_ref().map(|version| version.digest.clone()))
+    });
+    page::of_names(&api, caller.uid(), "plugins", &paging, plugins.collect(), |plugin| &plugin.name).map(Json)
+}
+
+async fn find(api: &Api, tenant: bulkhead_domain::id::TenantId, name: &str) -> Result<(catalogue::Plugin, Vec<catalogue::Version>)> {
+    api.store.plugin(tenant, name).await?.ok_or_else(|| Problem::not_found("plugin", name))
+}
+
+/// A plugin with its versions.
+#[utoipa::path(
+    get, path = "/v1/plugins/{name}", tag = "plugins", summary = "One plugin",
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, description = "The plugin", body = Shown), (status = 404, description = "No such plugin"))
+)]
+async fn show(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<String>) -> Result<Json<Shown>> {
+    let (plugin, versions) = find(&api, caller.id(), &name).await?;
+    let active = versions.iter().find(|version| plugin.active == Some(version.number));
+    let digest = active.map(|version| version.digest.clone());
+    let versions = versions.iter().map(|version| Version::new(&plugin, version)).collect();
+    Ok(Json(Shown { plugin: Plugin::new(&api, &caller, &plugin, digest), versions }))
+}
+
+/// One version of a plugin.
+#[utoipa::path(
+    get, path = "/v1/plugins/{name}/versions/{version}", tag = "plugins", summary = "One version",
+    params(("name" = String, Path, description = "The plugin's name"), ("version" = u32, Path, description = "Its number")),
+    responses((status = 200, description = "The version", body = Version), (status = 404, description = "No such version"))
+)]
+async fn show_version(
+    State(api): State<Api>,
+    caller: Caller<Read>,
+    Path((name, number)): Path<(String, u32)>,
+) -> Result<Json<Version>> {
+    let (plugin, versions) = find(&api, caller.id(), &name).await?;
+    let version = versions.iter().find(|version| version.number == number);
+    let version = version.ok_or_else(|| Problem::not_found("version", &number.to_string()))?;
+    Ok(Json(Version::new(&plugin, version)))
+}
+
+/// How to take an upload.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UploadQuery {
+    /// Whether new runs use it at once.
+    #[serde(default)]
+    activate: bool,
+}
+
+/// Uploads a version of a plugin: a component (`application/wasm`), or `multipart/form-data` with the parts `component`
+/// and `manifest` (plugin.toml). The same bytes with the same manifest are the version that is there already.
+#[utoipa::path(
+    put, path = "/v1/plugins/{name}", tag = "plugins", summary = "Upload a version",
+    params(("name" = String, Path, description = "The plugin's name"), UploadQuery),
+    request_body(content(("application/wasm"), ("multipart/form-data"))),
+    responses(
+        (status = 201, description = "A new version", body = Uploaded),
+        (status = 200, description = "The version that is there already", body = Uploaded),
+        (status = 422, description = "The manifest or the component is refused")
+    )
+)]
+async fn upload(
+    State(api): State<Api>,
+    caller: Caller<Plugins>,
+    Path(name): Path<String>,
+    Params(query): Params<UploadQuery>,
+    request: Request,
+) -> Result<Response> {
+    let (wasm, manifest) = parts(&api, request).await?;
+    let upload = Upload {
+        tenant: caller.id(),
+        name,
+        wasm,
+        manifest,
+        author: caller.key.clone(),
+        activate: if query.activate { Activate::Yes } else { Activate::No },
+        may_consent: caller.may(Scope::Consent),
+    };
+    let name = upload.name.clone();
+    let Installed { plugin, version, is_new, inspection, difference, warnings, .. } =
+        api.installer.install(upload).await.map_err(refused)?;
+    let uploaded = Uploaded {
+        name,
+        version: version.number,
+        digest: version.digest.clone(),
+        state: Version::new(&plugin, &version).state,
+        existed: !is_new,
+        exports: exports(&inspection),
+        imports: inspection.imports,
+        grants: install::grants_of(&version),
+        difference,
+        warnings,
+    };
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(uploaded)).into_response())
+}
+
+fn exports(inspection: &bulkhead_sandbox::Inspection) -> Vec<String> {
+    let exports = serde_json::to_value(&inspection.exports).unwrap_or_default();
+    match exports {
+        Value::Object(fields) => fields.into_iter().filter(|(_, is)| is == &Value::Bool(true)).map(|(name, _)| name).collect(),
+        Value::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The component and its manifest, in either form.
+async fn parts(api: &Api, request: Request) -> Result<(Bytes, Option<String>)> {
+    let limit = api.limits.upload_bytes;
+    let (parts, content) = request.into_parts();
+    match media_type(&parts.headers).as_str() {
+        "application/wasm" => Ok((body::read(&parts.headers, content, limit).await?, None)),
+        "multipart/form-data" => {
+            // Read with our own bounds of size and time first; taking it apart then waits for nobody.
+            let whole = body::read(&parts.headers, content, limit).await?;
+            let mut request = Request::new(RequestBody::from(whole));
+            if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
+                request.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
+            }
+            request.extensions_mut().insert(axum::extract::DefaultBodyLimit::disable());
+            form(request).await
+        }
+        other => Err(Problem::new(Code::MediaType, format!("`{}` is not taken here", shown(other)))
+            .hint("send application/wasm, or multipart/form-data with the parts `component` and `manifest`")),
+    }
+}
+
+async fn form(request: Request) -> Result<(Bytes, Option<String>)> {
+    let malformed = |detail: String| Problem::new(Code::BodyMalformed, detail);
+    let form = Multipart::from_request(request, &()).await;
+    let mut form = form.map_err(|rejection| malformed(format!("the form cannot be read: {}", rejection.body_text())))?;
+    let (mut wasm, mut manifest) = (None, None);
+    while let Some(field) = form.next_field().await.map_err(|error| malformed(format!("the form breaks off: {error}")))? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let content = field.bytes().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?;
+        match name.as_str() {
+            "component" if wasm.is_none() => wasm = Some(content),
+            "manifest" if manifest.is_none() => {
+                let text = String::from_utf8(content.to_vec());
+                manifest = Some(text.map_err(|_| malformed("the manifest is not UTF-8 text".to_owned()))?);
+            }
+            "component" | "manifest" => return Err(malformed(format!("the part `{name}` is there twice"))),
+            other => {
+                return Err(malformed(format!("the form has a part `{}`", shown(other)))
+                    .hint("the parts are `component` (application/wasm) and `manifest` (plugin.toml)"));
+            }
+        }
+    }
+    let missing = || malformed("the form has no part `component`".to_owned());
+    Ok((wasm.ok_or_else(missing)?, manifest))
+}
+
+fn refused(error: install::Error) -> Problem {
+    match error {
+        install::Error::Name(name) => Problem::new(Code::FieldInvalid, format!("`{}` is no name of a plugin", shown(&name)))
+            .hint("small letters, digits and dashes, at most 64, beginning with a letter"),
+        install::Error::Manifest(faults) => {
+            let first = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
+            Problem::new(Code::ManifestInvalid, format!("the manifest is not valid: {first}")).faults(faults)
+        }
+        install::Error::Refused(refused) if refused.code.starts_with("host:") => {
+            tracing::error!(code = refused.code, detail = refused.detail, "a component could not be compiled");
+            Problem::internal(&refused.detail)
+        }
+        install::Error::Refused(refused) => {
+            Problem::new(Code::PluginRefused, refused.detail).hint(refused.hint).with("reason", refused.code)
+        }
+        install::Error::Consent(difference) => {
+            let added = difference.added.join(", ");
+            Problem::new(Code::ConsentNeeded, format!("the version asks for more than the active one has: {added}"))
+                .hint("upload and activate it with a key that has the scope `consent`")
+        }
+        install::Error::Busy => Problem::new(Code::Busy, "too many uploads are in work")
+            .retry_after(std::time::Duration::from_secs(5)),
+        install::Error::Store(error) => error.into(),
+    }
+}
+
+/// Which version.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Number {
+    /// The version's number.
+    version: u32,
+}
+
+/// Makes a version the one that new runs use. What has begun ends on the version that began it.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/activate", tag = "plugins", summary = "Activate a version", request_body = Number,
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, description = "The plugin", body = Plugin), (status = 404, description = "No such plugin or version"))
+)]
+async fn activate(
+    State(api): State<Api>,
+    caller: Caller<Plugins>,
+    Path(name): Path<String>,
+    Body(number): Body<Number>,
+) -> Result<Json<Plugin>> {
+    let (plugin, versions) = find(&api, caller.id(), &name).await?;
+    let wanted = versions.iter().find(|version| version.number == number.version);
+    let wanted = wanted.ok_or_else(|| Problem::not_found("version", &number.version.to_string()))?;
+    let known = (plugin, versions.clone());
+    let difference = install::difference(&install::active_grants(Some(&known)), &install::grants_of(wanted));
+    if !difference.added.is_empty() && !caller.may(Scope::Consent) {
+        return Err(refused(install::Error::Consent(difference)));
+    }
+    let plugin = api.installer.activate(caller.id(), &name, number.version).await.map_err(refused)?;
+    api.changed(caller.id()).await;
+    Ok(Json(Plugin::from(&plugin)))
+}
+
+/// Goes back to the version that was active before.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/rollback", tag = "plugins", summary = "Roll back",
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, description = "The plugin", body = Plugin), (status = 409, description = "There is no version before"))
+)]
+async fn roll_back(State(api): State<Api>, caller: Caller<Plugins>, Path(name): Path<String>) -> Result<Json<Plugin>> {
+    let plugin = api.store.roll_back(caller.id(), &name).await?;
+    api.changed(caller.id()).await;
+    Ok(Json(Plugin::from(&plugin)))
+}
+
+/// Takes a version that is not active out of use for good.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/retire", tag = "plugins", summary = "Retire a version", request_body = Number,
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 204, description = "It is retired"), (status = 409, description = "It is the active one"))
+)]
+async fn retire(
+    State(api): State<Api>,
+    caller: Caller<Plugins>,
+    Path(name): Path<String>,
+    Body(number): Body<Number>,
+) -> Result<StatusCode> {
+    api.store.retire(caller.id(), &name, number.version).await?;
+    api.changed(caller.id()).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Holds its runs; nothing is lost.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/pause", tag = "plugins", summary = "Pause a plugin",
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 204, description = "It is paused"), (status = 404, description = "No such plugin"))
+)]
+async fn pause(State(api): State<Api>, caller: Caller<Plugins>, Path(name): Path<String>) -> Result<StatusCode> {
+    api.store.pause_plugin(caller.id(), &name, true).await?;
+    api.changed(caller.id()).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lets held runs go on, in order.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/resume", tag = "plugins", summary = "Resume a plugin",
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 204, description = "It goes on"), (status = 404, description = "No such plugin"))
+)]
+async fn resume(State(api): State<Api>, caller: Caller<Plugins>, Path(name): Path<String>) -> Result<StatusCode> {
+    api.store.pause_plugin(caller.id(), &name, false).await?;
+    api.store.resume_held(caller.id(), &Held::Plugin(name), api.now()).await?;
+    api.changed(caller.id()).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A plugin's settings.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PluginConfig)]
+pub struct Config {
+    /// What is set.
+    config: Map<String, Value>,
+    /// What counts: what is set over the manifest's defaults.
+    effective: Map<String, Value>,
+    /// What its active version's manifest declares.
+    declared: BTreeMap<String, Setting>,
+}
+
+/// What is set, what counts, and what can be set.
+#[utoipa::path(
+    get, path = "/v1/plugins/{name}/config", tag = "plugins", summary = "A plugin's settings",
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, description = "The settings", body = Config), (status = 404, description = "No such plugin"))
+)]
+async fn get_config(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<String>) -> Result<Json<Config>> {
+    let (plugin, versions) = find(&api, caller.id(), &name).await?;
+    let config: Map<String, Value> = serde_json::from_str(&plugin.config).unwrap_or_default();
+    Ok(Json(view(config, &manifest_of(&plugin, &versions))))
+}
+
+fn view(config: Map<String, Value>, manifest: &Manifest) -> Config {
+    let defaults = manifest.config.iter().filter(|(_, setting)| !setting.default.is_null());
+    let mut effective: Map<String, Value> =
+        defaults.map(|(name, setting)| (name.clone(), setting.default.clone())).collect();
+    effective.extend(config.clone());
+    Config { config, effective, declared: manifest.config.clone() }
+}
+
+/// The manifest that settings have to fit: the active version's, else the newest one's.
+fn manifest_of(plugin: &catalogue::Plugin, versions: &[catalogue::Version]) -> Manifest {
+    let active = versions.iter().find(|version| plugin.active == Some(version.number)).or(versions.first());
+    active.and_then(|version| serde_json::from_str(&version.manifest).ok()).unwrap_or_default()
+}
+
+/// Replaces a plugin's settings by this object; the next batch of its runs sees them.
+#[utoipa::path(
+    put, path = "/v1/plugins/{name}/config", tag = "plugins", summary = "Set a plugin's settings", request_body = Object,
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, description = "The settings", body = Config), (status = 422, description = "They do not fit"))
+)]
+async fn put_config(
+    State(api): State<Api>,
+    caller: Caller<Plugins>,
+    Path(name): Path<String>,
+    Body(config): Body<Map<String, Value>>,
+) -> Result<Json<Config>> {
+    let (plugin, versions) = find(&api, caller.id(), &name).await?;
+    let manifest = manifest_of(&plugin, &versions);
+    let text = Value::Object(config.clone()).to_string();
+    if text.len() > manifest::CONFIG_BYTES_MAX {
+        let most = crate::measure::Bytes(manifest::CONFIG_BYTES_MAX as u64);
+        return Err(Problem::new(Code::ConfigInvalid, format!("the settings are larger than {most}")));
+    }
+    let wrong = manifest.check_config(&config);
+    if let Some(first) = wrong.first() {
+        let detail = format!("`{}`: {}", shown(&first.name), first.message);
+        let faults = wrong.into_iter().map(|wrong| {
+            let fault = Fault::field(wrong.name, wrong.message);
+            match wrong.hint {
+                Some(hint) => fault.hint(hint),
+                None => fault,
+            }
+        });
+        return Err(Problem::new(Code::ConfigInvalid, detail).faults(faults));
+    }
+    api.store.set_config(caller.id(), &name, &text).await?;
+    api.changed(caller.id()).await;
+    Ok(Json(view(config, &manifest)))
+}
