@@ -286,6 +286,7 @@ impl Execution {
             effects: Vec::new(),
             logs: Vec::new(),
             plugin: None,
+            missing: None,
             used: BTreeMap::new(),
         };
         self.end(rule, event, None, share, None, ran);
@@ -451,7 +452,8 @@ impl Execution {
                 attempts: attempt,
                 code,
                 reason,
-                plugin: ran.plugin.map(|(name, _)| name),
+                // The one to mend: a redrive by plugin finds the run by it.
+                plugin: ran.missing.or(ran.plugin.map(|(name, _)| name)),
                 lineage: share,
                 rule_set: before.map_or_else(|| self.shared.view.rules.number(), |run| run.rule_set),
                 since: before.map_or(self.shared.now, |run| run.since),

@@ -47,6 +47,8 @@ pub struct Ran {
     pub logs: Vec<LogLine>,
     /// The last plugin called, and its version.
     pub plugin: Option<(String, u32)>,
+    /// The plugin that it needs and that has no active version.
+    pub missing: Option<String>,
     /// What each plugin used.
     pub used: BTreeMap<String, Used>,
 }
@@ -90,8 +92,14 @@ impl<'a> Run<'a> {
         event: &'a Logged,
         attempt: u32,
     ) -> Self {
-        let ran =
-            Ran { outcome: Outcome::Done, effects: Vec::new(), logs: Vec::new(), plugin: None, used: BTreeMap::new() };
+        let ran = Ran {
+            outcome: Outcome::Done,
+            effects: Vec::new(),
+            logs: Vec::new(),
+            plugin: None,
+            missing: None,
+            used: BTreeMap::new(),
+        };
         Self { shared, sessions, state, rule, event, attempt, ran, log_bytes: 0 }
     }
 
@@ -219,6 +227,7 @@ impl<'a> Run<'a> {
         let shared = self.shared;
         let Some(active) = shared.view.plugins.get(plugin) else {
             let reason = format!("plugin `{plugin}` does not exist in this tenant or has no active version");
+            self.ran.missing = Some(plugin.to_owned());
             return Err(Outcome::Rejected(Failure::new("plugin:missing", reason)));
         };
         self.ran.plugin = Some((plugin.to_owned(), active.version));
