@@ -37,6 +37,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 
 /// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = DeliveryState)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// On its way, or behind another of its key.
@@ -210,6 +211,7 @@ fn read_place(bytes: &[u8]) -> Result<(Timestamp, String)> {
 
 /// Which parked deliveries are meant: one by its id, or all of a sink.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WhichDeliveries)]
 #[serde(deny_unknown_fields)]
 pub struct Which {
     /// This delivery.

@@ -100,6 +100,7 @@ fn run_id(text: &str) -> Result<RunId> {
 
 /// Which parked runs are meant: those for which all that is given holds. An empty object means all.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WhichParked)]
 #[serde(deny_unknown_fields)]
 pub struct Which {
     /// These runs.

@@ -43,6 +43,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RunState)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Its effects are committed.
@@ -66,6 +67,8 @@ pub struct Run {
     pub id: String,
     /// Its event's id.
     pub event: String,
+    /// When its event was accepted.
+    pub recorded: String,
     /// Its rule.
     pub rule: String,
     /// The rule set that it ran under.
@@ -117,6 +120,7 @@ impl Run {
         Some(Self {
             id: RunId::of(event, rule).to_string(),
             event: view.event_id.clone(),
+            recorded: rfc3339(view.recorded),
             rule: rule.clone(),
             rule_set,
             key: unfinished.and_then(|run| run.key.clone()),
@@ -519,7 +523,7 @@ mod tests {
     }
 
     fn view(record: Option<RunRecord>, unfinished: Option<Unfinished>) -> RunView {
-        RunView { event_id: "1".into(), record, unfinished }
+        RunView { event_id: "1".into(), recorded: Timestamp(0), record, unfinished }
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub struct Query {
 
 /// A key that a plugin has stored something under.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = StateKey)]
 pub struct Key {
     /// The key.
     key: String,

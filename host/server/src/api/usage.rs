@@ -83,6 +83,7 @@ impl Used {
 
 /// A line of a statement.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = UsageLine)]
 pub struct Line {
     /// The day.
     day: String,
@@ -117,6 +118,7 @@ impl From<UsageLine> for Line {
 
 /// What was used in some days.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = UsageStatement)]
 pub struct Statement {
     /// The first day.
     from: String,

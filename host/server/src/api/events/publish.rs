@@ -222,6 +222,7 @@ impl Group<'_> {
 
 /// What became of a request's events.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = Receipt)]
 pub struct Taken {
     /// Events that are now in the log.
     accepted: u64,
@@ -243,6 +244,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// An event that was refused.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = RejectedEvent)]
 pub struct Rejected {
     /// Its place in the request, from 0; of a stream the line, blank ones counted.
     index: u32,

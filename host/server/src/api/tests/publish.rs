@@ -15,6 +15,9 @@ const SINGLE: (&str, &str) = ("content-type", "application/cloudevents+json");
 const BATCH: (&str, &str) = ("content-type", "application/cloudevents-batch+json");
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
 
+/// A header, a body; the status and code that it is answered with.
+type Case = ((&'static str, &'static str), Vec<u8>, u16, &'static str);
+
 #[tokio::test]
 async fn one_event_is_taken_once() {
     let host = Host::start().await;
@@ -35,7 +38,7 @@ async fn what_is_wrong_with_a_request_has_a_code() {
     let deep = "[".repeat(20) + &"]".repeat(20);
     let deep = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"a","data":{deep}}}"#);
     let four = json!([event("a", "1"), event("a", "2"), event("a", "3"), event("a", "4")]);
-    let cases: Vec<((&str, &str), Vec<u8>, u16, &str)> = vec![
+    let cases: Vec<Case> = vec![
         (("content-type", "application/json"), b"{}".into(), 415, "media-type"),
         (SINGLE, vec![b' '; 1 << 20], 413, "body-too-large"),
         (SINGLE, b"{\"id\":".into(), 422, "events-rejected"),
