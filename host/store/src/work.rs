@@ -357,6 +357,8 @@ pub struct ParkedFilter {
 pub struct RunView {
     /// Its event's id.
     pub event_id: String,
+    /// When its event was accepted.
+    pub recorded: Timestamp,
     /// Its last ended attempt; none if it has not begun (blocked or held from the start).
     pub record: Option<RunRecord>,
     /// What it waits for; none once it is over.

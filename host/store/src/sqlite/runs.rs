@@ -33,7 +33,7 @@ use crate::work::Unfinished;
 macro_rules! last_attempts {
     ($index:literal, $state:literal) => {
         concat!(
-            "SELECT e.id, ",
+            "SELECT e.id, e.recorded, ",
             run_columns!(),
             " FROM runs r ",
             $index,
@@ -106,7 +106,7 @@ impl Sqlite {
         let sql = concat!(
             "SELECT ",
             unfinished_columns!(),
-            ", e.id FROM unfinished u INDEXED BY unfinished_waiting
+            ", e.id, e.recorded FROM unfinished u INDEXED BY unfinished_waiting
               CROSS JOIN events e ON e.pos = u.pos AND e.tenant = u.tenant WHERE u.tenant = ?1 AND u.waiting = 3 AND u.pos < ?2 AND (?3 IS NULL OR u.rule = ?3)
               AND (?4 IS NULL OR u.key = ?4) AND (?5 IS NULL OR u.plugin = ?5) AND (?6 IS NULL OR u.code = ?6)
               ORDER BY u.pos DESC, u.rule DESC LIMIT ?7"
@@ -123,7 +123,7 @@ impl Sqlite {
             let mut columns = Columns::new(row);
             let run = row::unfinished(&mut columns)?;
             if wanted.is_empty() || wanted.contains(&RunId::of(run.event, &run.rule)) {
-                views.push(RunView { event_id: columns.text()?, record: None, unfinished: Some(run) });
+                views.push(RunView { event_id: columns.text()?, recorded: columns.time()?, record: None, unfinished: Some(run) });
             }
         }
         if let Some(position) = cut(&mut views, limit as usize) {
@@ -185,14 +185,14 @@ async fn page(
     let mut views = Vec::new();
     for row in &fetch(conn, sql, args).await.map_err(fault::outward)? {
         let mut columns = Columns::new(row);
-        let event_id = columns.text()?;
-        views.push(RunView { event_id, record: Some(row::run(&mut columns)?), unfinished: None });
+        let (event_id, recorded) = (columns.text()?, columns.time()?);
+        views.push(RunView { event_id, recorded, record: Some(row::run(&mut columns)?), unfinished: None });
     }
     if query.state.is_none() {
         let sql = concat!(
             "SELECT ",
             unfinished_columns!(),
-            ", e.id FROM unfinished u
+            ", e.id, e.recorded FROM unfinished u
               CROSS JOIN events e ON e.pos = u.pos AND e.tenant = u.tenant WHERE u.tenant = ?1 AND u.pos >= ?2 AND u.pos <= ?3 AND (?4 IS NULL OR u.rule = ?4)
               AND (?5 IS NULL OR u.plugin = ?5)
               AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = u.tenant AND r.pos = u.pos AND r.rule = u.rule)
@@ -204,7 +204,7 @@ async fn page(
         for row in &fetch(conn, sql, args).await.map_err(fault::outward)? {
             let mut columns = Columns::new(row);
             let run = row::unfinished(&mut columns)?;
-            views.push(RunView { event_id: columns.text()?, record: None, unfinished: Some(run) });
+            views.push(RunView { event_id: columns.text()?, recorded: columns.time()?, record: None, unfinished: Some(run) });
         }
         views.sort_by_cached_key(|view| std::cmp::Reverse(key(view)));
         views.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
