@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
@@ -22,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use crate::drain;
 
 /// Connections open at a time; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -57,7 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         let router = router.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            let request: Request = request.map(Body::new);
+            let request = drain::request(request);
             let router = router.clone();
             async move {
                 let answer: Result<_, Infallible> = router.oneshot(request).await;

@@ -8,6 +8,7 @@ mod auth;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod drain;
 mod http;
 mod install;
 mod manifest;
