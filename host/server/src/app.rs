@@ -280,7 +280,8 @@ async fn first_operator_key(
     if config.operator_key.is_some() || !store.operator_keys(None).await?.is_empty() {
         return Ok(None);
     }
-    let (_, text) = keyring.create(None, vec!["*".to_owned()], "made at the first start".to_owned(), clock.now()).await?;
+    let (_, text) =
+        keyring.create(None, vec!["*".to_owned()], "made at the first start".to_owned(), clock.now()).await?;
     Ok(Some(text.expose_secret().to_owned()))
 }
 

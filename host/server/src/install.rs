@@ -82,8 +82,6 @@ pub struct Installed {
     pub is_new: bool,
     /// What was found in the component.
     pub inspection: Inspection,
-    /// Its manifest.
-    pub manifest: Manifest,
     /// How its grants differ from those of the version that was active.
     pub difference: Difference,
     /// Odd, but not wrong.
@@ -210,7 +208,7 @@ impl Installer {
         };
         self.refusals().remove(&(upload.tenant, upload.name.clone()));
         let warnings = warnings(&upload.name, &manifest, &inspection);
-        Ok(Installed { plugin, version, is_new, inspection, manifest, difference, warnings })
+        Ok(Installed { plugin, version, is_new, inspection, difference, warnings })
     }
 
     /// Makes a version the active one, unless it is already.
@@ -280,7 +278,7 @@ pub fn active_grants(plugin: Option<&(Plugin, Vec<Version>)>) -> Grants {
         let active = plugin.active?;
         versions.iter().find(|version| version.number == active)
     });
-    active.map(|version| grants_of(version)).unwrap_or_default()
+    active.map(grants_of).unwrap_or_default()
 }
 
 /// What a version may do.

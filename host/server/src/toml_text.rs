@@ -105,7 +105,6 @@ mod tests {
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields, default)]
     #[derive(Default)]
-    #[expect(dead_code, reason = "only the reading is tested")]
     struct Document {
         listen: String,
         log: Log,
@@ -113,7 +112,6 @@ mod tests {
 
     #[derive(Debug, Default, serde::Deserialize)]
     #[serde(deny_unknown_fields, default)]
-    #[expect(dead_code, reason = "only the reading is tested")]
     struct Log {
         level: u8,
     }

@@ -221,7 +221,8 @@ async fn create_key(
     });
     let mut faults: Vec<Fault> = unknown.take(10).collect();
     if new.scopes.is_empty() {
-        faults.push(Fault::field("scopes", format!("a key without a scope can do nothing; there are: {known}, and `*`")));
+        faults
+            .push(Fault::field("scopes", format!("a key without a scope can do nothing; there are: {known}, and `*`")));
     }
     if new.note.len() > NOTE_MAX || new.note.chars().any(char::is_control) {
         faults.push(Fault::field("note", format!("a note is one line of at most {NOTE_MAX} bytes")));
@@ -244,11 +245,7 @@ async fn create_key(
     params(("tenant" = String, Path, description = "The tenant's name or id")),
     responses((status = 200, description = "All keys", body = Page<Key>), (status = 404, description = "No such tenant"))
 )]
-async fn list_keys(
-    State(api): State<Api>,
-    _: Operator,
-    Path(name): Path<String>,
-) -> Result<Json<Page<Key>>> {
+async fn list_keys(State(api): State<Api>, _: Operator, Path(name): Path<String>) -> Result<Json<Page<Key>>> {
     let tenant = tenant(&api, &name).await?;
     let keys = api.store.operator_keys(Some(tenant.id)).await?;
     Ok(Json(Page::whole(keys.iter().map(Key::from).collect())))

@@ -57,7 +57,8 @@ impl Cursors {
     /// The position that a cursor is.
     pub fn read_position(&self, owner: &str, list: &str, cursor: &str) -> Result<Position> {
         let content = self.read(owner, list, cursor)?;
-        let bytes = content.try_into().map_err(|_| Problem::new(Code::CursorInvalid, "the cursor is of another list"))?;
+        let bytes =
+            content.try_into().map_err(|_| Problem::new(Code::CursorInvalid, "the cursor is of another list"))?;
         Ok(Position(i64::from_be_bytes(bytes)))
     }
 

@@ -52,10 +52,7 @@ pub fn routes(openapi: OpenApi) -> Router<Api> {
         .route("/docs/errors", get(problems))
         .route("/docs/errors/{code}", get(problem))
         .merge(ui)
-        .layer(SetResponseHeaderLayer::overriding(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(POLICY),
-        ))
+        .layer(SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)))
 }
 
 /// A page about a kind of problem.
@@ -72,7 +69,8 @@ const RUN_CODES: &str = include_str!("../../../../docs/errors/run-codes.md");
 
 /// All of them.
 async fn problems() -> Response {
-    let mut list = String::from("<h1>Problems</h1>\n<p>What the host answers when it does not do what it is asked.</p>\n<ul>\n");
+    let mut list =
+        String::from("<h1>Problems</h1>\n<p>What the host answers when it does not do what it is asked.</p>\n<ul>\n");
     for code in Code::ALL {
         let (text, title, status) = (code.text(), code.title(), code.status().as_u16());
         list.push_str(&format!("<li><a href=\"/docs/errors/{text}\">{text}</a> ({status}): {title}</li>\n"));

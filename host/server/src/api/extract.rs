@@ -37,8 +37,6 @@ macro_rules! needs {
 }
 
 needs! {
-    /// Any valid key of the tenant.
-    Anything = None;
     /// `publish`
     Publish = Some(Scope::Publish);
     /// `read`
@@ -77,11 +75,6 @@ impl<N> Caller<N> {
     pub fn may(&self, scope: Scope) -> bool {
         scope::covers(&self.scopes, scope)
     }
-
-    /// What the key may do.
-    pub fn scopes(&self) -> &[String] {
-        &self.scopes
-    }
 }
 
 async fn identify(parts: &Parts, api: &Api) -> Result<Identity, Problem> {
@@ -117,17 +110,14 @@ impl<N: Needs> FromRequestParts<Api> for Caller<N> {
 
 /// A caller with an operator's key.
 #[derive(Debug, Clone)]
-pub struct Operator {
-    /// The key's id.
-    pub key: String,
-}
+pub struct Operator;
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         match identify(parts, api).await? {
-            Identity::Operator { key } => Ok(Self { key }),
+            Identity::Operator { .. } => Ok(Self),
             Identity::Tenant { .. } => {
                 Err(Problem::new(Code::OperatorOnly, "this is a tenant's key; the operator's begins with `bho_`"))
             }
@@ -219,6 +209,10 @@ pub fn shown(text: &str) -> String {
 
 /// Reads JSON; a fault names the field.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A list would be read as the values of the fields, in order: nobody means that.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::new(Code::FieldInvalid, "the body is a list; it must be an object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

@@ -150,7 +150,7 @@ pub struct Uploaded {
     /// Whether these bytes with this manifest were there before; then nothing was added.
     existed: bool,
     /// What the component exports: `handler`, `transformer`.
-    exports: Vec<String>,
+    exports: Vec<&'static str>,
     /// What it imports.
     imports: Vec<String>,
     /// What it may do.
@@ -231,7 +231,11 @@ async fn list(
     page::of_names(&api, caller.uid(), "plugins", &paging, plugins.collect(), |plugin| &plugin.name).map(Json)
 }
 
-async fn find(api: &Api, tenant: bulkhead_domain::id::TenantId, name: &str) -> Result<(catalogue::Plugin, Vec<catalogue::Version>)> {
+async fn find(
+    api: &Api,
+    tenant: bulkhead_domain::id::TenantId,
+    name: &str,
+) -> Result<(catalogue::Plugin, Vec<catalogue::Version>)> {
     api.store.plugin(tenant, name).await?.ok_or_else(|| Problem::not_found("plugin", name))
 }
 
@@ -324,13 +328,12 @@ async fn upload(
     Ok((status, Json(uploaded)).into_response())
 }
 
-fn exports(inspection: &bulkhead_sandbox::Inspection) -> Vec<String> {
-    let exports = serde_json::to_value(&inspection.exports).unwrap_or_default();
-    match exports {
-        Value::Object(fields) => fields.into_iter().filter(|(_, is)| is == &Value::Bool(true)).map(|(name, _)| name).collect(),
-        Value::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
-        _ => Vec::new(),
-    }
+fn exports(inspection: &bulkhead_sandbox::Inspection) -> Vec<&'static str> {
+    let exports = inspection.exports;
+    [("handler", exports.handler), ("transformer", exports.transformer)]
+        .into_iter()
+        .filter_map(|(name, is)| is.then_some(name))
+        .collect()
 }
 
 /// The component and its manifest, in either form.
@@ -357,9 +360,12 @@ async fn parts(api: &Api, request: Request) -> Result<(Bytes, Option<String>)> {
 async fn form(request: Request) -> Result<(Bytes, Option<String>)> {
     let malformed = |detail: String| Problem::new(Code::BodyMalformed, detail);
     let form = Multipart::from_request(request, &()).await;
-    let mut form = form.map_err(|rejection| malformed(format!("the form cannot be read: {}", rejection.body_text())))?;
+    let mut form =
+        form.map_err(|rejection| malformed(format!("the form cannot be read: {}", rejection.body_text())))?;
     let (mut wasm, mut manifest) = (None, None);
-    while let Some(field) = form.next_field().await.map_err(|error| malformed(format!("the form breaks off: {error}")))? {
+    while let Some(field) =
+        form.next_field().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?
+    {
         let name = field.name().unwrap_or_default().to_owned();
         let content = field.bytes().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?;
         match name.as_str() {
@@ -381,8 +387,10 @@ async fn form(request: Request) -> Result<(Bytes, Option<String>)> {
 
 fn refused(error: install::Error) -> Problem {
     match error {
-        install::Error::Name(name) => Problem::new(Code::FieldInvalid, format!("`{}` is no name of a plugin", shown(&name)))
-            .hint("small letters, digits and dashes, at most 64, beginning with a letter"),
+        install::Error::Name(name) => {
+            Problem::new(Code::FieldInvalid, format!("`{}` is no name of a plugin", shown(&name)))
+                .hint("small letters, digits and dashes, at most 64, beginning with a letter")
+        }
         install::Error::Manifest(faults) => {
             let first = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
             Problem::new(Code::ManifestInvalid, format!("the manifest is not valid: {first}")).faults(faults)
@@ -399,8 +407,9 @@ fn refused(error: install::Error) -> Problem {
             Problem::new(Code::ConsentNeeded, format!("the version asks for more than the active one has: {added}"))
                 .hint("upload and activate it with a key that has the scope `consent`")
         }
-        install::Error::Busy => Problem::new(Code::Busy, "too many uploads are in work")
-            .retry_after(std::time::Duration::from_secs(5)),
+        install::Error::Busy => {
+            Problem::new(Code::Busy, "too many uploads are in work").retry_after(std::time::Duration::from_secs(5))
+        }
         install::Error::Store(error) => error.into(),
     }
 }

@@ -328,9 +328,10 @@ async fn history(
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<RuleSetView>>> {
     let limit = page::limit(paging.limit)?;
-    let before = paging.after.as_deref().map(|cursor| {
-        api.cursors.read_position(caller.uid(), "rule-sets", cursor).map(|position| position.0)
-    });
+    let before = paging
+        .after
+        .as_deref()
+        .map(|cursor| api.cursors.read_position(caller.uid(), "rule-sets", cursor).map(|position| position.0));
     let mut rows = api.store.rule_sets(caller.id(), before.transpose()?, limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
@@ -456,9 +457,8 @@ async fn preview(
 }
 
 fn previewed(rule: &Rule, present: &[Rule], past: &[Logged], tenant: &str) -> PreviewedRule {
-    let matches = |rule: &Rule| {
-        past.iter().filter(|logged| explain(rule, &Scope::new(&logged.event, tenant)).matched).count()
-    };
+    let matches =
+        |rule: &Rule| past.iter().filter(|logged| explain(rule, &Scope::new(&logged.event, tenant)).matched).count();
     let explained = past.iter().take(EXPLAINED).map(|logged| Explained {
         event: logged.event.id.clone(),
         kind: logged.event.kind.clone(),
@@ -634,9 +634,12 @@ async fn save(
 }
 
 fn outdated(present: i64) -> Problem {
-    Problem::new(Code::PreconditionFailed, format!("the rules have changed meanwhile: the present rule set is {present}"))
-        .hint("look at GET /v1/rules, make the change on top of that, and send its number in `If-Match`")
-        .with("rule_set", present)
+    Problem::new(
+        Code::PreconditionFailed,
+        format!("the rules have changed meanwhile: the present rule set is {present}"),
+    )
+    .hint("look at GET /v1/rules, make the change on top of that, and send its number in `If-Match`")
+    .with("rule_set", present)
 }
 
 /// What holds for a set as a whole.

@@ -21,8 +21,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Publish, Self::Read, Self::Rules, Self::Plugins, Self::Consent, Self::Admin];
+    pub const ALL: [Self; 6] = [Self::Publish, Self::Read, Self::Rules, Self::Plugins, Self::Consent, Self::Admin];
 
     /// As keys name it.
     pub const fn name(self) -> &'static str {

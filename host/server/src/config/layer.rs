@@ -94,7 +94,7 @@ impl Layers {
             if name == OPERATOR_KEY {
                 self.operator_key = Some(text.clone());
             } else if let Some(path) = known.get(name) {
-                problems.extend(self.text(path, text, name).err());
+                problems.extend(self.text(path, text, name).err().map(|problem| *problem));
             } else if !FOREIGN.contains(&name.as_str())
                 && let Some(near) = toml_text::nearest(&name.to_lowercase(), known.values().map(String::as_str))
                     .map(variable)
@@ -119,20 +119,20 @@ impl Layers {
         ];
         let mut problems = Vec::new();
         for (path, flag, text) in given {
-            problems.extend(text.and_then(|text| self.text(path, &text, flag).err()));
+            problems.extend(text.and_then(|text| self.text(path, &text, flag).err()).map(|problem| *problem));
         }
         for (path, text) in &flags.others {
-            problems.extend(self.text(path, text, path).err());
+            problems.extend(self.text(path, text, path).err().map(|problem| *problem));
         }
         if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
     }
 
     /// Sets a setting from a text, as variables and flags have it.
-    fn text(&mut self, path: &str, text: &str, origin: &str) -> Result<(), Problem> {
+    fn text(&mut self, path: &str, text: &str, origin: &str) -> Result<(), Box<Problem>> {
         let known = self.settings.iter().find(|setting| setting.path == path).map(|setting| &setting.value);
         let value = match known {
             None if OPTIONAL.contains(&path) => Value::String(text.to_owned()),
-            None => return Err(Problem::setting(origin, path, "there is no such setting")),
+            None => return Err(Box::new(Problem::setting(origin, path, "there is no such setting"))),
             Some(Value::Integer(_)) => match text.trim().replace('_', "").parse() {
                 Ok(number) => Value::Integer(number),
                 // Sizes are numbers or texts; what this is not, the check below says.
@@ -146,7 +146,7 @@ impl Layers {
         };
         let alone = nest([(path, value.clone())].into_iter());
         serde_path_to_error::deserialize::<_, raw::Config>(alone)
-            .map_err(|error| Problem::setting(origin, path, error.inner().message().trim()))?;
+            .map_err(|error| Box::new(Problem::setting(origin, path, error.inner().message().trim())))?;
         self.set(path, value, origin);
         Ok(())
     }

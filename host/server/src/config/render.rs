@@ -13,7 +13,10 @@ const COLUMN: usize = 44;
 pub fn render(config: &Config) -> String {
     let mut text = String::new();
     let mut table = "";
-    for setting in &config.settled {
+    // What is in no table stands first: after a table's head it would be in that table.
+    let mut settled: Vec<_> = config.settled.iter().collect();
+    settled.sort_by_key(|setting| setting.path.rsplit_once('.').map_or("", |(within, _)| within));
+    for setting in settled {
         let (within, name) = setting.path.rsplit_once('.').unwrap_or(("", &setting.path));
         if within != table {
             let _ = writeln!(text, "\n[{within}]");

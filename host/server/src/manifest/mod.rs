@@ -90,7 +90,6 @@ pub struct Setting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = PluginSettingType)]
-#[expect(missing_docs, reason = "they are JSON's types")]
 pub enum Kind {
     String,
     Number,
@@ -177,7 +176,6 @@ struct RawLimits {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[expect(dead_code, reason = "checked here, used by the command line")]
 struct RawBuild {
     command: Option<String>,
     artifact: Option<String>,
@@ -315,7 +313,7 @@ impl Checker<'_> {
             }
         }
         for (key, names) in [("deliver", &grants.deliver), ("secrets", &grants.secrets)] {
-            for name in names.iter().filter(|name| !is_plain_name(name) && !(key == "deliver" && *name == "*")) {
+            for name in names.iter().filter(|name| !(is_plain_name(name) || key == "deliver" && *name == "*")) {
                 let message = format!("`{}` is no name", name.escape_debug());
                 let hint = "names are small letters, digits and dashes".to_owned();
                 self.wrong("grants", key, message, Some(hint));
@@ -338,7 +336,12 @@ impl Checker<'_> {
             }
         }
         if grants.state.as_ref().is_some_and(|state| state.bytes.0 == 0) {
-            self.wrong("grants", "state", "`bytes` is 0".to_owned(), Some("leave `state` out for the default".to_owned()));
+            self.wrong(
+                "grants",
+                "state",
+                "`bytes` is 0".to_owned(),
+                Some("leave `state` out for the default".to_owned()),
+            );
         }
     }
 

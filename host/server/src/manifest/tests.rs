@@ -78,7 +78,12 @@ fn faults_have_a_place_and_a_hint() {
     check(&format!("{plugin}[grants]\nhttp = [\"https://x/\"]"), 4, "grants.http", "without scheme");
     check(&format!("{plugin}[limits]\ntime = \"fast\""), 4, "limits.time", "is no duration");
     check(&format!("{plugin}[limits]\ninstance = \"wram\""), 4, "limits.instance", "did you mean `warm`?");
-    check(&format!("{plugin}[config]\nx = {{ type = \"number\", default = \"5\" }}"), 4, "config.x", "must be a number");
+    check(
+        &format!("{plugin}[config]\nx = {{ type = \"number\", default = \"5\" }}"),
+        4,
+        "config.x",
+        "must be a number",
+    );
     check(&format!("{plugin}[config]\nx = {{ type = \"numbr\" }}"), 4, "config.x.type", "did you mean `number`?");
 }
 

@@ -194,7 +194,13 @@ impl<C: Clock> Watch<C> {
                 self.install(tenant, &key.1, wasm, manifest, activate).await
             }
             Ok(Read::Partial(reason)) if waited >= PATIENCE => {
-                self.refused(tenant, &key.1, "rejected_upload:truncated", &reason, "Write the whole file, best beside it, and rename it into place.");
+                self.refused(
+                    tenant,
+                    &key.1,
+                    "rejected_upload:truncated",
+                    &reason,
+                    "Write the whole file, best beside it, and rename it into place.",
+                );
                 true
             }
             Ok(Read::Partial(_) | Read::Changed) | Err(_) => false,
@@ -233,9 +239,22 @@ impl<C: Clock> Watch<C> {
                 let (number, active) = (installed.version.number, installed.plugin.active);
                 let digest = &installed.version.digest;
                 if active == Some(number) {
-                    tracing::info!(tenant = tenant.name, plugin = name, version = number, digest, "a plugin is active from its file");
+                    tracing::info!(
+                        tenant = tenant.name,
+                        plugin = name,
+                        version = number,
+                        digest,
+                        "a plugin is active from its file"
+                    );
                 } else {
-                    tracing::info!(tenant = tenant.name, plugin = name, version = number, digest, ?active, "a plugin's file is known; another version is active");
+                    tracing::info!(
+                        tenant = tenant.name,
+                        plugin = name,
+                        version = number,
+                        digest,
+                        ?active,
+                        "a plugin's file is known; another version is active"
+                    );
                 }
                 for warning in installed.warnings {
                     tracing::warn!(tenant = tenant.name, plugin = name, warning, "a plugin's file is odd");
@@ -256,7 +275,14 @@ impl<C: Clock> Watch<C> {
     }
 
     fn refused(&self, tenant: &Tenant, name: &str, code: &str, detail: &str, hint: &str) {
-        tracing::warn!(tenant = tenant.name, plugin = name, code, detail, hint, "a plugin's file is refused; what runs stays as it is");
+        tracing::warn!(
+            tenant = tenant.name,
+            plugin = name,
+            code,
+            detail,
+            hint,
+            "a plugin's file is refused; what runs stays as it is"
+        );
         let (code, detail, hint) = (code.to_owned(), detail.to_owned(), hint.to_owned());
         self.installer.refuse(tenant.id, name, Refusal { at: self.clock.now(), code, detail, hint });
     }
@@ -266,7 +292,11 @@ impl<C: Clock> Watch<C> {
         self.plugins.retain(|key, _| {
             let there = seen.plugins.contains_key(key);
             if !there {
-                tracing::info!(tenant = key.0, plugin = key.1, "a plugin's file is gone; its versions stay as they are");
+                tracing::info!(
+                    tenant = key.0,
+                    plugin = key.1,
+                    "a plugin's file is gone; its versions stay as they are"
+                );
             }
             there
         });
