@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::bail;
 
 use crate::guest;
 
@@ -15,6 +16,30 @@ pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
     command
+}
+
+/// The profile's folder in the target folder.
+pub fn output_dir(root: &Path, release: bool) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    target.join(if release { "release" } else { "debug" })
+}
+
+/// Builds the host; gives the binary.
+pub fn build_host(root: &Path, release: bool) -> Result<PathBuf> {
+    let binary = output_dir(root, release).join("bulkhead");
+    if !binary.exists() {
+        eprintln!("building the host (about 10 minutes on two cores the first time, seconds afterwards)");
+    }
+    let mut command = cargo(root);
+    command.args(["build", "--package", "bulkhead", "--bin", "bulkhead"]);
+    if release {
+        command.arg("--release");
+    }
+    let status = command.status().context("cargo could not be started")?;
+    if !status.success() {
+        bail!("the host does not build");
+    }
+    Ok(binary)
 }
 
 /// Builds the example plugins and lays them out as `<name>.wasm` beside `<name>.toml`; gives the folder.

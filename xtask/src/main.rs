@@ -1,8 +1,10 @@
-//! `cargo xtask …`: the one place for set-up and tests.
+//! `cargo xtask …`: the one place for set-up, demo, tests and benchmarks.
 //!
 //! Every command does its own set-up, says what it is about to do, and can be repeated at any time.
 
+mod bench;
 mod cargo;
+mod demo;
 mod guest;
 mod suites;
 
@@ -15,7 +17,7 @@ use clap::Parser;
 use clap::Subcommand;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, checks and tests of Bulkhead", arg_required_else_help = true)]
+#[command(name = "cargo xtask", about = "Set-up, demo, tests and benchmarks of Bulkhead", arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,
@@ -23,8 +25,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build what is missing and run the demo: two tenants, example plugins, real events
+    Demo(demo::Arguments),
     /// Run every check and every suite; closes with `N passed, N failed`
     Test(suites::Arguments),
+    /// Measure the limits of this machine and ours beside them
+    Bench(bench::Arguments),
     /// Find or make the compiler for plugins, and build the example plugins
     Guest {
         /// Print shell assignments for building a plugin of your own: eval "$(cargo xtask guest --env)"
@@ -36,7 +42,9 @@ enum Task {
 fn main() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies inside the repository")?;
     match Arguments::parse().command {
+        Task::Demo(arguments) => demo::run(root, &arguments),
         Task::Test(arguments) => suites::run(root, &arguments),
+        Task::Bench(arguments) => bench::run(root, &arguments),
         Task::Guest { env: true } => {
             for (name, value) in guest::toolchain()?.environment() {
                 println!("export {name}='{}'", value.display());

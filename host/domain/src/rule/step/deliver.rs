@@ -1,4 +1,4 @@
-//! `deliver: { sink: crm }`: the payload as it is now goes to a sink.
+//! `deliver: { sink: crm }`: the event goes to a sink, with the payload as it is now.
 
 /// Delivers to a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,76 @@
+//! `cargo xtask bench`: the limits of this machine and ours beside them, measured in one run.
+
+use std::path::Path;
+use std::process::Command;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::cargo;
+use crate::cargo::cargo;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only these parts; may be repeated
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// Seconds of sustained load in the end-to-end part
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// A plugin call: raw wasmtime beside ours
+    Call,
+    /// Matching events against rules
+    Match,
+    /// Durable append: bare prepared inserts beside ours
+    Append,
+    /// Publish to commit, through the real binary
+    EndToEnd,
+    /// Memory of an idle host and of idle tenants
+    Memory,
+}
+
+/// Part, package and example of the parts that are programs of one crate.
+const EXAMPLES: [(Part, &str, &str); 3] = [
+    (Part::Call, "bulkhead-sandbox", "call_bench"),
+    (Part::Match, "bulkhead-domain", "match_bench"),
+    (Part::Append, "bulkhead-store", "append_bench"),
+];
+
+pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
+    let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let plugins = cargo::lay_out_plugins(root)?;
+    let mut code = ExitCode::SUCCESS;
+    let mut step = |command: &mut Command| -> Result<()> {
+        if !command.status().context("a bench could not be started")?.success() {
+            code = ExitCode::FAILURE;
+        }
+        Ok(())
+    };
+    for (part, package, example) in EXAMPLES {
+        if wanted(part) {
+            println!("\n=== {example}");
+            let mut command = cargo(root);
+            command.args(["run", "--release", "--quiet", "--package", package, "--example", example]);
+            if part == Part::Call {
+                command.arg("--").arg(plugins.join("bench-standard.wasm"));
+            }
+            step(&mut command)?;
+        }
+    }
+    for (part, name) in [(Part::EndToEnd, "end_to_end"), (Part::Memory, "memory")] {
+        if wanted(part) {
+            println!("\n=== {name}");
+            let host = cargo::build_host(root, true)?;
+            let mut command = cargo(root);
+            command.args(["run", "--release", "--quiet", "--package", "bulkhead-tests", "--example", name, "--"]);
+            command.arg(arguments.seconds.to_string());
+            step(command.env("BULKHEAD_BIN", host).env("BULKHEAD_PLUGINS", &plugins))?;
+        }
+    }
+    Ok(code)
+}
