@@ -7,3 +7,4 @@ mod isolation;
 mod order;
 mod stop;
 mod swap;
+mod tour;
