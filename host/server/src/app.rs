@@ -34,12 +34,12 @@ use bulkhead_store::sqlite::Sqlite;
 use rand::TryRngCore as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::cursor::Cursors;
+use crate::api::places::Places;
 use crate::api::state::Api;
 use crate::api::state::State;
 use crate::api::state::Streams;
@@ -132,7 +132,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         installer: installer.clone(),
         limits: config.limits.api.clone(),
         metrics,
-        places: Arc::new(Semaphore::new(config.limits.api.requests)),
+        places: Places::new(config.limits.api.requests),
         streams: Streams::default(),
         ending: ending.clone(),
         paused: AtomicBool::new(false),

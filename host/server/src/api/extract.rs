@@ -1,6 +1,7 @@
 //! What handlers ask of a request: who calls and may they, the query, the body. Refusals are problems.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use axum::extract::FromRequest;
 use axum::extract::FromRequestParts;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::body;
 use crate::api::code::Code;
+use crate::api::places::Place;
 use crate::api::problem::Fault;
 use crate::api::problem::Problem;
 use crate::api::state::Api;
@@ -57,6 +59,8 @@ pub struct Caller<N> {
     /// The key's id: the author of what it changes.
     pub key: String,
     scopes: Vec<String>,
+    /// Among the requests in work, until the handler is done.
+    place: Option<Arc<Place>>,
     needs: PhantomData<N>,
 }
 
@@ -69,6 +73,11 @@ impl<N> Caller<N> {
     /// The tenant's id as the outside sees it.
     pub fn uid(&self) -> &str {
         &self.tenant.uid
+    }
+
+    /// Makes room for another request: what follows may take for ever.
+    pub fn leave(&mut self) {
+        self.place = None;
     }
 
     /// May it do this, too?
@@ -97,13 +106,16 @@ impl<N: Needs> FromRequestParts<Api> for Caller<N> {
             return Err(Problem::new(Code::TenantOnly, "this is an operator's key, and it belongs to no tenant")
                 .hint("use a tenant's key; POST /admin/v1/tenants/{tenant}/keys makes one"));
         };
-        let caller = Self { tenant, key, scopes, needs: PhantomData };
+        let mut caller = Self { tenant, key, scopes, place: None, needs: PhantomData };
         match N::SCOPE {
             Some(scope) if !caller.may(scope) => {
                 let detail = format!("the key lacks the scope `{scope}`; it has: {}", caller.scopes.join(", "));
                 Err(Problem::new(Code::ScopeMissing, detail).hint("ask the operator for a key with that scope"))
             }
-            _ => Ok(caller),
+            _ => {
+                caller.place = Some(Arc::new(api.places.take(caller.tenant.id).await?));
+                Ok(caller)
+            }
         }
     }
 }

@@ -1,13 +1,10 @@
-//! What every request goes through: an id, a span, a place, and an answer whatever happens.
+//! What every request goes through: an id, a span, and an answer whatever happens.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use axum::extract::MatchedPath;
 use axum::extract::Request;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::HeaderName;
 use axum::http::HeaderValue;
@@ -21,14 +18,11 @@ use tracing::Instrument as _;
 use crate::api::code::Code;
 use crate::api::problem::Problem;
 use crate::api::problem::Unrendered;
-use crate::api::state::Api;
 use crate::auth;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken from a caller.
 const REQUEST_ID_MAX: usize = 64;
-/// How long a request waits for a place.
-const PLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// Gives the request an id and a span, and sees to it that it is answered: a panic is a fault of the host, a key in the URL
 /// a mistake that ends up in logs and is refused.
@@ -102,17 +96,6 @@ fn request_id(headers: &HeaderMap) -> String {
     };
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(plain);
     given.map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned)
-}
-
-/// Waits for a place among the requests in work. Streams give theirs back as soon as they begin.
-pub async fn place(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let waiting = Arc::clone(&api.places).acquire_owned();
-    match tokio::time::timeout(PLACE_WAIT, waiting).await {
-        Ok(Ok(_place)) => next.run(request).await,
-        _ => Problem::new(Code::Busy, "the host has more requests in work than it can")
-            .retry_after(Duration::from_secs(1))
-            .into_response(),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The HTTP API: what a request may ask, and who may ask it.
 //!
 //! ```text
-//! request ─▶ guard (id, span, key in the URL, place, panics) ─▶ extract (caller, scope, query, body) ─▶ handler
+//! request ─▶ guard (id, span, key in the URL, panics) ─▶ extract (caller, scope, place, query, body) ─▶ handler
 //!                                                                                                  │
 //! response ◀─ problems rendered with the request's id ◀────────────────────────────────────────────┘
 //! ```
@@ -23,6 +23,7 @@ mod guard;
 mod machines;
 pub mod page;
 pub mod parked;
+pub mod places;
 pub mod plugins;
 pub mod problem;
 pub mod rules;
@@ -64,8 +65,6 @@ pub fn router(api: Api) -> Router {
         .merge(admin::routes());
     let (router, openapi) = routes.split_for_parts();
     router
-        // Machines ask also when there is no place for others.
-        .layer(middleware::from_fn_with_state(api.clone(), guard::place))
         .merge(machines::routes())
         .merge(docs::routes(openapi))
         .fallback(no_such_route)

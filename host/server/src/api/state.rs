@@ -20,10 +20,10 @@ use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::cursor::Cursors;
+use crate::api::places::Places;
 use crate::auth::Keyring;
 use crate::config::ApiLimits;
 use crate::install::Installer;
@@ -72,8 +72,8 @@ pub struct State {
     pub limits: ApiLimits,
     /// What is measured.
     pub metrics: PrometheusHandle,
-    /// Places for requests that are in work.
-    pub places: Arc<Semaphore>,
+    /// Places for tenants' requests that are in work.
+    pub places: Places,
     /// Live streams that are open, by tenant.
     pub streams: Streams,
     /// Set when the host ends: streams close, and it is not ready any more.

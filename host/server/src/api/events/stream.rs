@@ -74,7 +74,7 @@ pub struct Query {
 )]
 pub async fn stream(
     State(api): State<Api>,
-    caller: Caller<Read>,
+    mut caller: Caller<Read>,
     Params(query): Params<Query>,
     headers: HeaderMap,
 ) -> Result<Response> {
@@ -83,6 +83,7 @@ pub async fn stream(
         let detail = format!("the tenant has {} live streams open, as many as it may", api.limits.streams);
         Problem::new(Code::TooManyStreams, detail).retry_after(Duration::from_secs(5))
     })?;
+    caller.leave();
     // Before the position is read: what is appended after it must tick.
     let ticks = api.live.subscribe(caller.id());
     let last = headers.get("last-event-id").filter(|value| !value.is_empty());

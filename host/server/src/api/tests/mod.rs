@@ -40,12 +40,12 @@ use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::api;
 use crate::api::cursor::Cursors;
+use crate::api::places::Places;
 use crate::api::state::Api;
 use crate::api::state::State;
 use crate::api::state::Streams;
@@ -134,7 +134,7 @@ impl Host {
             installer,
             limits: ApiLimits { upload_bytes: 1 << 20, document_bytes: 1 << 20, streams: 2, requests: 64 },
             metrics,
-            places: Arc::new(Semaphore::new(64)),
+            places: Places::new(64),
             streams: Streams::default(),
             ending: CancellationToken::new(),
             paused: AtomicBool::new(false),

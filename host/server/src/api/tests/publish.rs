@@ -149,6 +149,26 @@ async fn lines_are_taken_in_while_they_come() {
 }
 
 #[tokio::test]
+async fn who_keeps_many_requests_open_keeps_nobody_else_out() {
+    let host = Host::start().await;
+    let (noisy, quiet) = (host.tenant("noisy").await, host.tenant("quiet").await);
+    // More bodies without an end than there are places for all.
+    let endless = || Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>());
+    let open = futures_util::future::join_all((0..80).map(|_| noisy.call("POST", "/v1/events", &[LINES], endless())));
+    let others = async {
+        for id in ["1", "2", "3"] {
+            quiet.publish("a", id, json!({})).await;
+        }
+        quiet.get("/v1/events").await["items"].as_array().map(Vec::len)
+    };
+    tokio::select! {
+        biased;
+        _ = open => panic!("because none of them ends"),
+        published = others => assert_eq!(published, Some(3)),
+    }
+}
+
+#[tokio::test]
 async fn only_those_who_may_publish_and_only_in_their_own() {
     let host = Host::start().await;
     let (user, other) = (host.tenant("acme").await, host.tenant("other").await);
