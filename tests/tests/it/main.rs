@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod crash;
+mod demo;
 mod flow;
 mod isolation;
 mod order;
 mod stop;
 mod swap;
+mod switches;
 mod tour;
