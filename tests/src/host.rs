@@ -26,6 +26,8 @@ pub struct Host {
     pub url: String,
     folder: PathBuf,
     arguments: Vec<String>,
+    /// All clients share its connections: a connection each would be what is measured of an idle tenant.
+    http: reqwest::Client,
 }
 
 impl Host {
@@ -38,7 +40,10 @@ impl Host {
     pub async fn start_with(folder: &Path, arguments: &[&str]) -> Result<Self> {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let (child, url) = spawn(folder, &arguments).await?;
-        Ok(Self { child, url, folder: folder.to_owned(), arguments })
+        // The tests speak plain HTTP to loopback; the provider is only there because the client wants one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+        Ok(Self { child, url, folder: folder.to_owned(), arguments, http })
     }
 
     /// The process's number.
@@ -74,7 +79,7 @@ impl Host {
     /// A client with this key.
     #[must_use]
     pub fn client(&self, key: &str) -> Client {
-        Client::new(&self.url, key)
+        Client { http: self.http.clone(), url: self.url.clone(), key: key.to_owned() }
     }
 
     /// A client for the operator.
@@ -164,15 +169,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the host at `url`.
-    #[must_use]
-    pub fn new(url: &str, key: &str) -> Self {
-        // The tests speak plain HTTP to loopback; the provider is only there because the client wants one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap_or_default();
-        Self { http, url: url.to_owned(), key: key.to_owned() }
-    }
-
     /// The same key at a host that has moved.
     #[must_use]
     pub fn at(&self, host: &Host) -> Self {

@@ -43,6 +43,13 @@ impl Shard {
         let shards = u64::from(shards.max(1));
         Self(u16::try_from((home % shards + offset) % shards).unwrap_or_default())
     }
+
+    /// Every shard that [`Shard::of`] can give for a key of `tenant`.
+    pub fn all(tenant: TenantId, shards: u16, spread: u16) -> impl Iterator<Item = Self> {
+        let (first, shards) = (u32::from(Self::of(tenant, "", shards, 1).0), u32::from(shards.max(1)));
+        (0..u32::from(spread).clamp(1, shards))
+            .map(move |offset| Self(u16::try_from((first + offset) % shards).unwrap_or_default()))
+    }
 }
 
 /// A number that only grows: who commits with a smaller one than the store's has lost the shard.
@@ -203,5 +210,7 @@ mod tests {
         let spread: std::collections::HashSet<_> =
             (0..100).map(|key| Shard::of(TenantId(7), &key.to_string(), 16, 4)).collect();
         assert_eq!(spread.len(), 4);
+        assert_eq!(Shard::all(TenantId(7), 16, 4).collect::<std::collections::HashSet<_>>(), spread);
+        assert_eq!(Shard::all(TenantId(7), 16, 1).collect::<Vec<_>>(), [home]);
     }
 }

@@ -129,8 +129,8 @@ impl Handle {
 
     /// There may be something to do anywhere in a tenant: its settings or switches changed.
     pub fn wake_tenant(&self, tenant: TenantId) {
-        for shard in 0..self.shards {
-            self.schedule.wake(Turn { tenant, shard: Shard(shard) });
+        for shard in Shard::all(tenant, self.shards, 1) {
+            self.schedule.wake(Turn { tenant, shard });
         }
     }
 
@@ -264,12 +264,15 @@ impl Dispatch {
         for _ in 0..8 {
             let now = self.clock.now();
             let batch = self.store.read_batch(turn.tenant, turn.shard, now, self.options.batch).await?;
+            if batch.events.is_empty() && batch.due.is_empty() {
+                return Ok((cost, Left::Idle));
+            }
             let view = match self.directory.view_at(turn.tenant, batch.settings).await {
                 Ok(view) => view,
                 Err(bulkhead_store::Error::NotFound { .. }) => return Ok((cost, Left::Idle)),
                 Err(error) => return Err(error),
             };
-            if view.tenant.state != TenantState::Active || (batch.events.is_empty() && batch.due.is_empty()) {
+            if view.tenant.state != TenantState::Active {
                 return Ok((cost, Left::Idle));
             }
             let Some(done) = self.execute(turn, fence, now, batch, Arc::clone(&view)).await else {

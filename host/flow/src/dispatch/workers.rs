@@ -219,7 +219,11 @@ mod tests {
         assert_eq!(slow.await.expect("because it ended"), Some(true));
         // A job gives its answer before its thread gives up the place.
         let until = Instant::now() + Duration::from_secs(5);
-        while workers.shared.0.lock().slow + workers.shared.0.lock().placed > 0 {
+        let taken = || {
+            let inner = workers.shared.0.lock();
+            inner.slow + inner.placed
+        };
+        while taken() > 0 {
             assert!(Instant::now() < until, "the places come back");
             std::thread::yield_now();
         }

@@ -113,10 +113,8 @@ impl Host {
 
     /// Installs an example plugin and activates it, with everything granted that it asks for.
     pub async fn plugin(&self, tenant: &Tenant, name: &str, config: &Value) {
-        let folder = std::env::var_os("BULKHEAD_PLUGINS").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("BULKHEAD_PLUGINS")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"), PathBuf::from);
         let path = folder.join(format!("{name}.wasm"));
         let wasm = std::fs::read(&path)
             .unwrap_or_else(|error| panic!("{} is not there ({error}); `cargo xtask test` builds it", path.display()));

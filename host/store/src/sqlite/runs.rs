@@ -123,7 +123,12 @@ impl Sqlite {
             let mut columns = Columns::new(row);
             let run = row::unfinished(&mut columns)?;
             if wanted.is_empty() || wanted.contains(&RunId::of(run.event, &run.rule)) {
-                views.push(RunView { event_id: columns.text()?, recorded: columns.time()?, record: None, unfinished: Some(run) });
+                views.push(RunView {
+                    event_id: columns.text()?,
+                    recorded: columns.time()?,
+                    record: None,
+                    unfinished: Some(run),
+                });
             }
         }
         if let Some(position) = cut(&mut views, limit as usize) {
@@ -204,7 +209,12 @@ async fn page(
         for row in &fetch(conn, sql, args).await.map_err(fault::outward)? {
             let mut columns = Columns::new(row);
             let run = row::unfinished(&mut columns)?;
-            views.push(RunView { event_id: columns.text()?, recorded: columns.time()?, record: None, unfinished: Some(run) });
+            views.push(RunView {
+                event_id: columns.text()?,
+                recorded: columns.time()?,
+                record: None,
+                unfinished: Some(run),
+            });
         }
         views.sort_by_cached_key(|view| std::cmp::Reverse(key(view)));
         views.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
