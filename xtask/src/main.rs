@@ -17,7 +17,11 @@ use clap::Parser;
 use clap::Subcommand;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, tests and benchmarks of Bulkhead", arg_required_else_help = true)]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, demo, tests and benchmarks of Bulkhead",
+    arg_required_else_help = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,

@@ -132,7 +132,8 @@ fn check(suite: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
 
 /// A run of cargo's tests: passes its output on and adds up its closing lines.
 fn counted(suite: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo could not be started")?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo could not be started")?;
     let output = child.stdout.take().context("the output of cargo is not there")?;
     let (mut passed, mut failed) = (0, 0);
     for line in BufReader::new(output).lines() {

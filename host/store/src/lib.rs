@@ -5,7 +5,7 @@
 //!
 //! One port per caller: [`log`] (inbox, readers of events), [`work`] (dispatch), [`state`] (guests, by way of dispatch),
 //! [`deliveries`], [`timers`] (keeper), [`leases`] (keeper), [`catalogue`] (API), [`usage`] (API).
-//! The one backend so far is [`sqlite`]; every backend has to pass the same suite in [`conformance`].
+//! The one backend so far is [`sqlite`]; every backend has to pass the same suite in [`mod@conformance`].
 
 pub mod catalogue;
 pub mod conformance;

@@ -6,7 +6,7 @@
 //! Every sink carries the delivery's id to the receiver, the same on every attempt: an attempt may be made again after a
 //! crash although it arrived, and the id is how the receiver can tell.
 //!
-//! Reading order: [`SinkSpec`], [`spec`], [`webhook`], [`file`], [`log`].
+//! Reading order: [`SinkSpec`], [`spec`], [`webhook`], [`mod@file`], [`log`].
 
 pub mod file;
 pub mod log;
