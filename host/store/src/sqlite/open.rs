@@ -80,9 +80,9 @@ impl Options {
 
 /// Fewer, larger pages than SQLite's default: half the work per event at the rows' width.
 pub(super) const PAGE_BYTES: u64 = 8_192;
-/// Pages in the write-ahead log before it is folded into the database: 64 MiB, so that a page which many groups
-/// change is folded in once.
-const WAL_PAGES: &str = "8192";
+/// Pages in the write-ahead log before it is folded into the database: 16 MiB. More of them would save work, as a page
+/// that many groups change is folded in once, but the group that has to wait for it waits longer: at 64 MiB some 100 ms.
+const WAL_PAGES: &str = "2048";
 /// What the write-ahead log's file is cut back to once it was larger.
 const WAL_FILE_BYTES: &str = "134217728";
 /// Prepared statements per connection. The writer has about 20 over several rows, each in 8 sizes.
