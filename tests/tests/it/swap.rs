@@ -272,8 +272,9 @@ async fn watched_files_become_versions() -> Result<()> {
     let names = client.list("/v1/plugins").await?;
     assert_eq!(names.len(), 1, "{names:?}");
     println!("from the end of writing to active: {times:?}");
+    // Half a second where nothing else goes on; a machine that builds something meanwhile takes its time.
     for (how, time) in times {
-        assert!(time < Duration::from_secs(3), "{how} took {time:?}");
+        assert!(time < Duration::from_secs(5), "{how} took {time:?}");
     }
     Ok(())
 }
