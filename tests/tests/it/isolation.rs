@@ -405,3 +405,53 @@ async fn a_neighbours_trouble_stays_there() -> Result<()> {
     assert!(codes.len() >= 4 && !codes.contains_key("host:panic") && !codes.contains_key(""), "{codes:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_does_not_keep_another_waiting() -> Result<()> {
+    const FLOOD: usize = 20_000;
+    let folder = tempfile::tempdir()?;
+    let host = Host::start(folder.path()).await?;
+    let (noisy, quiet) = (host.tenant("noisy").await?, host.tenant("quiet").await?);
+    for client in [&noisy, &quiet] {
+        client.push("checker").await?;
+        client.rule(json!({"name": "check", "on": "steps", "steps": [{"handle": "checker"}]})).await?;
+    }
+    let batches: Vec<Vec<Value>> = (0..FLOOD / 1_000)
+        .map(|batch| {
+            let step = |n| event(&format!("n-{batch}-{n}"), "steps", json!({"key": format!("k-{batch}"), "seq": n}));
+            (1..=1_000).map(step).collect()
+        })
+        .collect();
+    let flood = async {
+        for batch in &batches {
+            noisy.publish(batch).await?;
+        }
+        anyhow::Ok(())
+    };
+    let trickle = async {
+        let mut slowest = Duration::ZERO;
+        for seq in 1..=30 {
+            let began = std::time::Instant::now();
+            let id = format!("q-{seq}");
+            quiet.publish(&[event(&id, "steps", json!({"key": "q", "seq": seq}))]).await?;
+            quiet.run_in(&id, "check", "done").await?;
+            slowest = slowest.max(began.elapsed());
+        }
+        anyhow::Ok(slowest)
+    };
+    let (flood, slowest) = tokio::join!(flood, trickle);
+    flood?;
+    let slowest = slowest?;
+    println!("one event through the quiet tenant took at most {slowest:?} during the flood");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    eventually("the flood to be worked off", Duration::from_secs(90), async || {
+        let usage = noisy.get("/v1/usage").await?;
+        let done: u64 = usage["items"].as_array().into_iter().flatten().filter_map(|line| line["done"].as_u64()).sum();
+        if done < FLOOD as u64 {
+            bail!("{done} are");
+        }
+        assert_eq!(done, FLOOD as u64);
+        Ok(Some(()))
+    })
+    .await
+}
