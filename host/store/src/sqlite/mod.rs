@@ -34,6 +34,7 @@ mod writer;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::Semaphore;
@@ -104,6 +105,13 @@ impl Sqlite {
             tracing::error!(%error, "the store's writer did not end well");
         }
         self.core().unlock();
+    }
+
+    /// How many transactions were made durable since the store was opened: what was written, divided by this, says how
+    /// well writes share the disk's syncs.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.core().transactions.load(Ordering::Relaxed)
     }
 
     fn readers(&self) -> &Readers {

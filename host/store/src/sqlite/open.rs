@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bulkhead_domain::id::Fence;
@@ -96,6 +97,8 @@ pub(super) struct Core {
     pub(super) options: Options,
     pub(super) memory: Memory,
     pub(super) shards: u16,
+    /// Transactions that were made durable since it was opened.
+    pub(super) transactions: AtomicU64,
     /// Held until the store is closed, or nothing of it is in use; the system lets go of it if the process dies.
     lock: Mutex<Option<File>>,
 }
@@ -160,7 +163,11 @@ pub(super) async fn open(options: Options) -> Result<(Arc<Core>, SqliteConnectio
     let (loaded, number) = load(&mut conn).await?;
     let memory = Memory::new(options.tail_bytes);
     memory.load(loaded);
-    Ok((Arc::new(Core { options, memory, shards, lock: Mutex::new(Some(lock)) }), conn, number))
+    Ok((
+        Arc::new(Core { options, memory, shards, transactions: AtomicU64::new(0), lock: Mutex::new(Some(lock)) }),
+        conn,
+        number,
+    ))
 }
 
 /// Opens the database again after an error. What the log holds is folded in and synced first: after a failed sync

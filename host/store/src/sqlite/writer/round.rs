@@ -1,6 +1,7 @@
 //! One round of the writer: a transaction over all that was gathered, and what to do if it fails.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::Position;
@@ -125,7 +126,10 @@ impl Writer {
                 let Transaction { conn, lanes, mut changes, versions_changed, .. } = tx;
                 changes.lanes.extend(lanes);
                 match run(conn, "COMMIT").await {
-                    Ok(()) => Ok(Durable { written, refused, memory: changes, versions_changed }),
+                    Ok(()) => {
+                        core.transactions.fetch_add(1, Ordering::Relaxed);
+                        Ok(Durable { written, refused, memory: changes, versions_changed })
+                    }
                     Err(error) => {
                         let certain = matches!(error, Error::Full);
                         roll_back(conn).await;
