@@ -6,6 +6,39 @@
 //! - Because no other process can have the file open (a lock file sees to that), what was written last is also known
 //!   without asking ([`memory`]).
 //!
+//! ```no_run
+//! # async fn example() -> bulkhead_store::Result<()> {
+//! use bulkhead_store::sqlite::{Options, Sqlite};
+//!
+//! let sqlite = Sqlite::open(Options::new("bulkhead.db")).await?;
+//! let store: bulkhead_store::Store = std::sync::Arc::new(sqlite.clone());
+//! sqlite.close().await;
+//! # Ok(()) }
+//! ```
+//!
+//! # Files
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `bulkhead.db` | the database |
+//! | `bulkhead.db-wal` | the write-ahead log: what was committed and is not folded in yet. Belongs to the database: a copy of one without the other has lost data |
+//! | `bulkhead.db-shm` | the log's index; made anew when it is missing |
+//! | `bulkhead.db.lock` | empty; locked by the process that has the store open, and by the system unlocked when that ends |
+//!
+//! An orderly [`close`](Sqlite::close) folds the log in; after a crash the next start does. The files must lie on a
+//! local disk: network file systems neither lock nor share memory as SQLite needs it.
+//!
+//! # When a write is durable
+//!
+//! | [`Synchronous`] | after a crash of the host | after a power cut |
+//! | --- | --- | --- |
+//! | `Full`, the usual | everything that was answered is there | the same, if the disk syncs when it says so |
+//! | `Normal` | the same | the last moments may be missing, as a whole: the store is as it was a little earlier |
+//!
+//! `Full` syncs the log once per transaction, and a transaction holds all that waited for it, so its price per event
+//! falls as the load grows. With `Normal` an acknowledged event may be lost by a power cut: it breaks the promise that
+//! accepted means durable, and suits tests and data that can be sent again.
+//!
 //! Reading order: `open` and `migrations`, `text` and `row` (statements and rows), `memory`, `writer`, then one file
 //! per port.
 //!
