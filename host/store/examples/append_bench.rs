@@ -87,7 +87,7 @@ impl Bare {
         let conn = Connection::open(path)?;
         for (name, value) in [
             ("synchronous", "FULL"),
-            ("wal_autocheckpoint", "8192"),
+            ("wal_autocheckpoint", "2048"),
             ("journal_size_limit", "134217728"),
             ("cache_size", "-262144"),
             ("temp_store", "MEMORY"),
