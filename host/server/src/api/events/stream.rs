@@ -38,6 +38,8 @@ use crate::api::state::OpenStream;
 const LIST: &str = "events:stream";
 /// A comment is sent this often, and at the same pace the key is looked at again.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The longest that events go on after the key is revoked or the tenant suspended.
+const ALLOWED_FOR: Duration = Duration::from_secs(1);
 /// Events that are read at a time.
 const CHUNK: u32 = 100;
 /// How long a client that lost the connection should wait.
@@ -185,7 +187,7 @@ impl Follower {
 
     /// A key may be revoked and a tenant suspended while a stream is open.
     async fn is_allowed(&mut self) -> bool {
-        if self.looked.elapsed() < HEARTBEAT {
+        if self.looked.elapsed() < ALLOWED_FOR {
             return true;
         }
         self.looked = Instant::now();

@@ -1,5 +1,6 @@
 //! The data plane's routes, on the embedded store and a flow at work.
 
+mod hostile;
 mod publish;
 mod reading;
 mod stream;

@@ -1,6 +1,7 @@
 //! Live streams.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -115,4 +116,23 @@ async fn streams_are_few_and_ids_are_their_own() {
         assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("cursor-invalid")));
     }
     drop(Reader::open(&user, "/v1/events/stream", Some(&foreign)).await);
+}
+
+#[tokio::test]
+async fn a_busy_stream_ends_soon_after_its_key_is_revoked() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let revoked = host.user(user.tenant.clone(), &["read"]).await;
+    let mut reader = Reader::open(&revoked, "/v1/events/stream", None).await;
+    let id = revoked.key.split('_').nth(1).expect("because a key has an id");
+    let now = host.api.now();
+    host.api.store.operator_revoke_key(Some(user.tenant.id), id, now).await.expect("because the key is there");
+    let begun = Instant::now();
+    for number in 0.. {
+        user.publish("a", &number.to_string(), json!({})).await;
+        if reader.frame().await.is_none() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "events still come");
+    }
 }
