@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashSet;
+use std::time::Duration;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body as RequestBody;
@@ -57,6 +59,8 @@ use crate::api::state::Api;
 
 /// Past events that a new or changed rule is tried on, for warnings and previews.
 const LOOK_BACK: u32 = 1_000;
+/// The longest that rules are tried on past events: a condition on many events can be made to take hours.
+const TRYING: Duration = Duration::from_secs(3);
 /// Events that a preview explains.
 const EXPLAINED: usize = 20;
 /// How often a change is made again on top of somebody else's, if it does not say which one it knows.
@@ -448,28 +452,51 @@ async fn preview(
     let past = past(&api, &caller, count).await?;
     let tenant = caller.tenant.name.clone();
     // Explaining is work for the processor, not for the threads that serve others.
-    let preview = tokio::task::spawn_blocking(move || Preview {
-        events: past.len(),
-        rules: rules.iter().map(|rule| previewed(rule, &present, &past, &tenant)).collect(),
-        warnings: warnings.into_iter().map(Fault::from).collect(),
+    let preview = tokio::task::spawn_blocking(move || {
+        let until = Instant::now() + TRYING;
+        let rules = rules.iter().map(|rule| previewed(rule, &present, &past, &tenant, until));
+        Some(Preview {
+            events: past.len(),
+            rules: rules.collect::<Option<_>>()?,
+            warnings: warnings.into_iter().map(Fault::from).collect(),
+        })
     });
-    preview.await.map(Json).map_err(|error| Problem::internal(&error))
+    let preview = preview.await.map_err(|error| Problem::internal(&error))?;
+    preview.map(Json).ok_or_else(|| {
+        let detail = format!("trying the rules on {count} events takes longer than {} s", TRYING.as_secs());
+        Problem::new(Code::RuleInvalid, detail).hint("try fewer rules at a time, or fewer events with `?events=`")
+    })
 }
 
-fn previewed(rule: &Rule, present: &[Rule], past: &[Logged], tenant: &str) -> PreviewedRule {
-    let matches =
-        |rule: &Rule| past.iter().filter(|logged| explain(rule, &Scope::new(&logged.event, tenant)).matched).count();
-    let explained = past.iter().take(EXPLAINED).map(|logged| Explained {
-        event: logged.event.id.clone(),
-        kind: logged.event.kind.clone(),
-        explanation: explain(rule, &Scope::new(&logged.event, tenant)),
+/// None if it would go on after `until`.
+fn previewed(rule: &Rule, present: &[Rule], past: &[Logged], tenant: &str, until: Instant) -> Option<PreviewedRule> {
+    let explain = |rule: &Rule, logged: &Logged| {
+        (Instant::now() < until).then(|| explain(rule, &Scope::new(&logged.event, tenant)))
+    };
+    let matches = |rule: &Rule| {
+        let mut count = 0;
+        for logged in past {
+            count += usize::from(explain(rule, logged)?.matched);
+        }
+        Some(count)
+    };
+    let explained = past.iter().take(EXPLAINED).map(|logged| {
+        Some(Explained {
+            event: logged.event.id.clone(),
+            kind: logged.event.kind.clone(),
+            explanation: explain(rule, logged)?,
+        })
     });
-    PreviewedRule {
+    let now = present.iter().find(|other| other.name() == rule.name());
+    Some(PreviewedRule {
         rule: rule.name().to_owned(),
-        matched: matches(rule),
-        matched_now: present.iter().find(|other| other.name() == rule.name()).map(matches),
-        explained: explained.collect(),
-    }
+        matched: matches(rule)?,
+        matched_now: match now {
+            Some(now) => Some(matches(now)?),
+            None => None,
+        },
+        explained: explained.collect::<Option<_>>()?,
+    })
 }
 
 /// What rules may refer to.
@@ -556,12 +583,17 @@ async fn unseen<N>(api: &Api, caller: &Caller<N>, rules: &[Rule]) -> Result<Vec<
     let (rules, tenant) = (rules.to_vec(), caller.tenant.name.clone());
     let looked = tokio::task::spawn_blocking(move || {
         let scopes: Vec<Scope<'_>> = past.iter().map(|logged| Scope::new(&logged.event, &tenant)).collect();
-        rules.iter().filter(|rule| rule.enabled()).filter_map(|rule| never(rule, &scopes)).collect()
+        let until = Instant::now() + TRYING;
+        rules.iter().filter(|rule| rule.enabled()).filter_map(|rule| never(rule, &scopes, until)).collect()
     });
     looked.await.map_err(|error| Problem::internal(&error))
 }
 
-fn never(rule: &Rule, scopes: &[Scope<'_>]) -> Option<Fault> {
+/// What could not be looked at before `until` is not warned of.
+fn never(rule: &Rule, scopes: &[Scope<'_>], until: Instant) -> Option<Fault> {
+    if Instant::now() >= until {
+        return None;
+    }
     let of_type: Vec<_> =
         scopes.iter().filter(|scope| rule.on().iter().any(|glob| glob.matches(&scope.event().kind))).collect();
     let count = scopes.len();
@@ -572,7 +604,8 @@ fn never(rule: &Rule, scopes: &[Scope<'_>]) -> Option<Fault> {
     if rule.pattern().is_none() && rule.condition().is_none() {
         return None;
     }
-    let explained: Vec<_> = of_type.iter().map(|scope| explain(rule, scope)).collect();
+    let explained = of_type.iter().map(|scope| (Instant::now() < until).then(|| explain(rule, scope)));
+    let explained: Vec<_> = explained.collect::<Option<_>>()?;
     if explained.iter().any(|explanation| explanation.matched) {
         return None;
     }
