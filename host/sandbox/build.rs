@@ -4,7 +4,9 @@
 use std::path::Path;
 
 fn main() {
-    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
+    // Asked for when it runs: a target folder may be shared by several checkouts.
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR").expect("because cargo says where the crate is");
+    let lock = Path::new(&crate_dir).join("../../Cargo.lock");
     println!("cargo::rerun-if-changed={}", lock.display());
     println!("cargo::rerun-if-changed=../../wit/plugin.wit");
     let text = std::fs::read_to_string(&lock).expect("because the workspace keeps its lock file in the repository");

@@ -43,6 +43,7 @@ use crate::api::places::Places;
 use crate::api::state::Api;
 use crate::api::state::State;
 use crate::api::state::Streams;
+use crate::api::trials::Trials;
 use crate::auth::Keyring;
 use crate::cli::stopped;
 use crate::config;
@@ -133,6 +134,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         limits: config.limits.api.clone(),
         metrics,
         places: Places::new(config.limits.api.requests),
+        trials: Trials::default(),
         streams: Streams::default(),
         ending: ending.clone(),
         paused: AtomicBool::new(false),

@@ -36,6 +36,7 @@ pub mod switch;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod trials;
 pub mod usage;
 
 use axum::Router;

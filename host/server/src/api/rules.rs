@@ -451,8 +451,12 @@ async fn preview(
     let present = stored(&api.store.rules(caller.id()).await?)?;
     let past = past(&api, &caller, count).await?;
     let tenant = caller.tenant.name.clone();
+    let trial = api.trials.begin(caller.id()).await.ok_or_else(|| {
+        Problem::new(Code::Busy, "other rules are being tried on past events").retry_after(Duration::from_secs(2))
+    })?;
     // Explaining is work for the processor, not for the threads that serve others.
     let preview = tokio::task::spawn_blocking(move || {
+        let _trial = trial;
         let until = Instant::now() + TRYING;
         let rules = rules.iter().map(|rule| previewed(rule, &present, &past, &tenant, until));
         Some(Preview {
@@ -580,8 +584,11 @@ async fn unseen<N>(api: &Api, caller: &Caller<N>, rules: &[Rule]) -> Result<Vec<
     if past.is_empty() {
         return Ok(Vec::new());
     }
+    // A warning is worth no waiting in a crowd.
+    let Some(trial) = api.trials.begin(caller.id()).await else { return Ok(Vec::new()) };
     let (rules, tenant) = (rules.to_vec(), caller.tenant.name.clone());
     let looked = tokio::task::spawn_blocking(move || {
+        let _trial = trial;
         let scopes: Vec<Scope<'_>> = past.iter().map(|logged| Scope::new(&logged.event, &tenant)).collect();
         let until = Instant::now() + TRYING;
         rules.iter().filter(|rule| rule.enabled()).filter_map(|rule| never(rule, &scopes, until)).collect()

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::cursor::Cursors;
 use crate::api::places::Places;
+use crate::api::trials::Trials;
 use crate::auth::Keyring;
 use crate::config::ApiLimits;
 use crate::install::Installer;
@@ -74,6 +75,8 @@ pub struct State {
     pub metrics: PrometheusHandle,
     /// Places for tenants' requests that are in work.
     pub places: Places,
+    /// Places for trying rules on past events.
+    pub trials: Trials,
     /// Live streams that are open, by tenant.
     pub streams: Streams,
     /// Set when the host ends: streams close, and it is not ready any more.

@@ -136,6 +136,7 @@ impl Host {
             limits: ApiLimits { upload_bytes: 1 << 20, document_bytes: 1 << 20, streams: 2, requests: 64 },
             metrics,
             places: Places::new(64),
+            trials: crate::api::trials::Trials::default(),
             streams: Streams::default(),
             ending: CancellationToken::new(),
             paused: AtomicBool::new(false),
