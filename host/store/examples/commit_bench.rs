@@ -115,6 +115,7 @@ async fn tenant(
             cursor_from: batch.cursor,
             cursor_to: batch.events.last().map_or(Position::ZERO, |event| event.position),
             now: NOW,
+            settings: i64::MAX,
             reads: keys
                 .iter()
                 .map(|key| StateRead::Key {

@@ -283,6 +283,9 @@ pub struct Commit {
     pub cursor_to: Position,
     /// When.
     pub now: Timestamp,
+    /// The version of the tenant's settings that it ran under. Runs are held only under the present ones: whoever resumes
+    /// a rule or plugin in between has looked for held runs already. Else it is a conflict.
+    pub settings: i64,
     /// What it read.
     pub reads: Vec<StateRead>,
     /// What it writes to state; at most one write per plugin and key.

@@ -265,6 +265,7 @@ impl Trial {
             cursor_from: batch.cursor,
             cursor_to: to,
             now: self.now,
+            settings: i64::MAX,
             reads: Vec::new(),
             writes: Vec::new(),
             emits: Vec::new(),

@@ -140,6 +140,7 @@ impl Execution {
             cursor_from: Position::ZERO,
             cursor_to: Position::ZERO,
             now: shared.now,
+            settings: shared.view.tenant.settings,
             reads: Vec::new(),
             writes: Vec::new(),
             emits: Vec::new(),

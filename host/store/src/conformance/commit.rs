@@ -120,6 +120,22 @@ pub async fn a_wrong_cursor_changes_nothing(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// Whoever resumes a rule looks for held runs once; a batch that began before must not hold one afterwards.
+pub async fn a_run_is_not_held_under_settings_that_have_changed(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let events = world.append(vec![world.event(tenant, "1")]).await?;
+    world.store.pause_rule(tenant, "rule", true).await?;
+    let settings = world.store.snapshot(tenant).await?.tenant.settings;
+    let mut commit = world.commit(tenant).await?;
+    commit.settings = settings;
+    commit.unfinished = vec![put(&events[0], "rule", Waiting::Held)];
+    world.store.pause_rule(tenant, "rule", false).await?;
+    assert_eq!(world.store.commit(commit.clone()).await?, Committed::Conflict);
+    let retries = vec![put(&events[0], "rule", Waiting::Retry(at(1)))];
+    assert!(matches!(world.store.commit(Commit { unfinished: retries, ..commit }).await?, Committed::Done { .. }));
+    Ok(())
+}
+
 pub async fn a_changed_key_changes_nothing(world: &mut World) -> Result<()> {
     let tenant = world.tenant("a").await?;
     let before = world.write(tenant, PLUGIN, &[("other", Some("1"))]).await?;

@@ -96,6 +96,7 @@ suite! { $
         everything_is_there_after_a_restart,
         a_stale_fence_changes_nothing,
         a_wrong_cursor_changes_nothing,
+        a_run_is_not_held_under_settings_that_have_changed,
         a_changed_key_changes_nothing,
         a_changed_listing_changes_nothing,
         the_same_commit_twice_is_applied_once,

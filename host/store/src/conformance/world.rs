@@ -169,6 +169,8 @@ impl World {
             cursor_from: from,
             cursor_to: to,
             now: at(0),
+            // As if it had looked at this very moment.
+            settings: i64::MAX,
             reads: Vec::new(),
             writes: Vec::new(),
             emits: Vec::new(),

@@ -113,15 +113,20 @@ impl<'a> Group<'a> {
         emits: &'a [Incoming],
         tx: &mut Transaction<'_>,
     ) -> Result<Plan<'a>> {
-        if tx.memory.settings(commit.tenant).is_none() {
+        let Some(settings) = tx.memory.settings(commit.tenant) else {
             return Ok(Plan::Refuse(no_tenant(commit.tenant)));
-        }
+        };
         let lane = tx.peek((commit.tenant, commit.shard));
         let fenced = tx.memory.fence(commit.shard) != Some(commit.fence)
             || lane.cursor != commit.cursor_from
             || commit.cursor_to < commit.cursor_from;
         if fenced {
             return Ok(Plan::Answer(Committed::Fenced));
+        }
+        let is_held =
+            |change: &UnfinishedChange| matches!(change, UnfinishedChange::Put(run) if run.waiting == Waiting::Held);
+        if settings > commit.settings && commit.unfinished.iter().any(is_held) {
+            return Ok(Plan::Answer(Committed::Conflict));
         }
         if !self.states.holds(tx, commit).await? {
             return Ok(Plan::Answer(Committed::Conflict));
