@@ -123,9 +123,7 @@ fn bodies(route: &Route, victim: &Victim) -> Result<Vec<Value>> {
             vec![json!({"id": id("deliveries")?}), json!({"sink": "okapi-down"})]
         }
         "/v1/plugins/{name}/activate" | "/v1/plugins/{name}/retire" => vec![json!({"version": 1})],
-        "/v1/plugins/{name}/preview" => vec![json!({"version": 1, "events": [id("events")?]})],
-        "/v1/rules/preview" => vec![json!({"rule": {"name": "x", "on": "**", "steps": [{"emit": "x"}]}})],
-        "/v1/replays" => vec![json!({"events": [id("events")?]}), json!({"type": "**"})],
+        "/v1/rules/preview" => vec![json!({"name": "x", "on": "**", "steps": [{"map": {"one": "1"}}]})],
         // A name that is free in one's own tenant may be given; that changes nothing of the other's.
         "/v1/rules" => vec![json!({"rules": []})],
         "/v1/rules/{name}" => vec![json!({"name": "okapi-rule", "on": "x", "steps": [{"emit": "y"}]})],
