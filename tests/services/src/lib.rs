@@ -1,0 +1,1 @@
+//! Servers that tests need: a Postgres and a Redis of their own, on free ports, in temporary folders.
