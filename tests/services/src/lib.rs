@@ -1,15 +1,19 @@
 //! Servers that tests need: a Postgres and a Redis of their own, on free ports, in temporary folders.
 //!
-//! [`shared`] is for tests that only use a server; [`Postgres`] is for those that also do it harm. Either way a server
-//! ends with the process that started it, however that ends, and leaves nothing behind. Linux only.
+//! [`shared`] is for tests that only use a server; [`Postgres`] and [`Redis`] are for those that also do it harm, and
+//! [`Proxy`] for those that come between it and its clients. A server ends with the process that started it, however
+//! that ends, and leaves nothing behind. Linux only.
 //!
-//! Reading order: `shared`, `postgres`, `database`, then `server`, which both kinds of servers stand on.
+//! Reading order: `shared`, `postgres`, `database`, `redis`, then `server`, which both kinds of servers stand on;
+//! `proxy` stands alone.
 
 mod account;
 mod database;
 mod port;
 mod postgres;
 pub mod programs;
+mod proxy;
+mod redis;
 mod server;
 pub mod shared;
 
@@ -17,3 +21,7 @@ pub use database::Database;
 pub use database::sql;
 pub use postgres::Postgres;
 pub use postgres::PostgresOptions;
+pub use proxy::Proxy;
+pub use redis::AppendOnly;
+pub use redis::Redis;
+pub use redis::RedisOptions;
