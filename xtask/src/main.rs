@@ -2,10 +2,14 @@
 //!
 //! Every command does its own set-up, says what it is about to do, and can be repeated at any time.
 
+mod apt;
 mod bench;
 mod cargo;
 mod demo;
 mod guest;
+mod process;
+mod progress;
+mod services;
 mod suites;
 
 use std::path::Path;
@@ -32,7 +36,16 @@ enum Task {
     /// Build what is missing and run the demo: two tenants, example plugins, real events
     Demo(demo::Arguments),
     /// Run every check and every suite; closes with `N passed, N failed`
+    ///
+    /// Starts a Postgres and a Redis for the suites, on free ports and in temporary folders, and installs the Debian
+    /// packages postgresql and redis-server (as root or by sudo) where their programs are missing. A server that
+    /// BULKHEAD_TEST_POSTGRES (the address of a superuser) or BULKHEAD_TEST_REDIS names is used instead.
     Test(suites::Arguments),
+    /// Start a Postgres and a Redis for tests that are run by hand, until Ctrl-C
+    ///
+    /// Prints two `export` lines for the shell in which you run `cargo test`. Without them every test program starts
+    /// servers of its own, which takes a second. Installs the Debian packages that are missing.
+    Services,
     /// Measure the limits of this machine and ours beside them
     Bench(bench::Arguments),
     /// Find or make the compiler for plugins, and build the example plugins
@@ -48,6 +61,7 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Task::Demo(arguments) => demo::run(root, &arguments),
         Task::Test(arguments) => suites::run(root, &arguments),
+        Task::Services => services::run(),
         Task::Bench(arguments) => bench::run(root, &arguments),
         Task::Guest { env: true } => {
             for (name, value) in guest::toolchain()?.environment() {

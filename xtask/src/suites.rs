@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every suite, one after another, and one line at the end that counts.
 //!
-//! Nothing is skipped silently: a suite that cannot run fails, unless the caller names it in `--without`.
+//! Nothing is skipped silently: a suite that cannot run fails, unless the caller names it in `--without`. Suites that
+//! need a Postgres and a Redis share one of each, which end with the run.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -17,7 +18,8 @@ use anyhow::bail;
 
 use crate::cargo;
 use crate::cargo::cargo;
-use crate::guest;
+use crate::process;
+use crate::services;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -96,10 +98,10 @@ fn run_suite(root: &Path, suite: &str, nightly: bool, tally: &mut Tally) -> Resu
             let plugins = cargo::lay_out_plugins(root)?;
             let mut command = cargo(root);
             command.args(["test", "--workspace", "--exclude", "bulkhead-tests", "--no-fail-fast"]);
-            counted(suite, command.env("BULKHEAD_PLUGINS", plugins), tally)
+            counted(suite, command.env("BULKHEAD_PLUGINS", plugins).envs(services::environment()?), tally)
         }
         "sdk" => {
-            let mut command = guest::clean("cargo");
+            let mut command = process::clean("cargo");
             command.current_dir(root.join("plugin-sdk/rust"));
             counted(suite, command.args(["test", "--workspace", "--no-fail-fast"]), tally)
         }
@@ -109,7 +111,7 @@ fn run_suite(root: &Path, suite: &str, nightly: bool, tally: &mut Tally) -> Resu
             let mut command = cargo(root);
             command.args(["test", "--package", "bulkhead-tests", "--no-fail-fast", "--", "--nocapture"]);
             command.arg("--test-threads=1");
-            command.env("BULKHEAD_BIN", host).env("BULKHEAD_PLUGINS", plugins);
+            command.env("BULKHEAD_BIN", host).env("BULKHEAD_PLUGINS", plugins).envs(services::environment()?);
             if nightly {
                 command.env("BULKHEAD_NIGHTLY", "1");
             }

@@ -26,9 +26,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::process;
-use super::progress::Step;
 use super::toolchain::{Stock, TARGET, has_std};
+use crate::apt;
+use crate::process;
+use crate::progress::Step;
 
 /// Goes up when the steps below change what they leave behind.
 const RECIPE: &str = "1";
@@ -123,7 +124,7 @@ fn whole_one(shelf: &Path) -> Result<Option<PathBuf>> {
 
 /// The version of rustc-web that apt would give, after `apt-get update` if it knows of none.
 fn candidate() -> Result<String> {
-    if Command::new("apt-get").arg("--version").output().is_err() {
+    if !apt::is_here() {
         bail!(
             "no standard library for {TARGET}: rustup cannot add it (or may not, because of \
              RUSTUP_AUTO_INSTALL=0), and this is no Debian machine with apt. \
@@ -133,7 +134,7 @@ fn candidate() -> Result<String> {
     if let Some(version) = known_candidate()? {
         return Ok(version);
     }
-    update_lists()?;
+    apt::update()?;
     known_candidate()?.with_context(|| {
         format!(
             "apt knows no `rustc-web` here (Debian 12 has it in its security archive); \
@@ -146,18 +147,6 @@ fn known_candidate() -> Result<Option<String>> {
     let text = process::read(Command::new("apt-cache").args(["policy", "rustc-web"]).env("LC_ALL", "C"))?;
     let version = text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
     Ok(version.filter(|version| *version != "(none)").map(str::to_owned))
-}
-
-fn update_lists() -> Result<()> {
-    let root = process::read(Command::new("id").arg("-u"))? == "0";
-    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
-    if !root {
-        command.arg("apt-get");
-    }
-    let step = Step::begin("updating apt's package lists");
-    process::read(command.arg("update")).context("apt's package lists are missing or old and could not be updated")?;
-    step.done();
-    Ok(())
 }
 
 fn announce(version: &str, shelf: &Path) {
@@ -204,7 +193,7 @@ fn download(room: &Path, debs: &Path) -> Result<()> {
     fetch().or_else(|first| {
         // The usual cause: the lists name a version that the mirror has replaced.
         eprintln!("  {first:#}");
-        update_lists()?;
+        apt::update()?;
         fetch()
     })
 }

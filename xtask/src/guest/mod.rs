@@ -14,15 +14,11 @@
 //! Nothing here installs anything system-wide, and a run that is killed leaves nothing half-made
 //! behind.
 //!
-//! Reading order: `toolchain` (the decision), `debian` (the last resort), `examples` (the use),
-//! then the two helpers `process` and `progress`.
+//! Reading order: `toolchain` (the decision), `debian` (the last resort), `examples` (the use).
 
 mod debian;
 mod examples;
-mod process;
-mod progress;
 mod toolchain;
 
 pub use examples::build_examples;
-pub use process::clean;
 pub use toolchain::toolchain;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{debian, process};
+use super::debian;
+use crate::process;
 
 /// What guests are compiled for: a target without any system interface, so that only ours remain.
 pub const TARGET: &str = "wasm32-unknown-unknown";
