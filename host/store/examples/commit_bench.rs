@@ -115,6 +115,7 @@ async fn tenant(
             cursor_from: batch.cursor,
             cursor_to: batch.events.last().map_or(Position::ZERO, |event| event.position),
             now: NOW,
+            turn: None,
             settings: i64::MAX,
             reads: keys
                 .iter()

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::effect::Delivery;
 use bulkhead_domain::id::Position;
+use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 
 use crate::Result;
@@ -119,11 +120,13 @@ pub struct DeliveryQuery {
 #[async_trait]
 pub trait Deliveries: Send + Sync {
     /// Pending deliveries that are due, oldest first, of tenants that are active; of those with a key only the first of
-    /// its (sink, key). Leaves out the sinks and the deliveries named. Also says when the next one after that is due.
+    /// its (sink, key). A tenant's deliveries are sent by the node that has its home shard, so only those of tenants at
+    /// home in `shards` come. Leaves out the sinks and the deliveries named. Also says when the next one after that is due.
     async fn host_due_deliveries(
         &self,
         now: Timestamp,
         limit: u32,
+        shards: &[Shard],
         without_sinks: &[(TenantId, String)],
         in_flight: &[(TenantId, String)],
     ) -> Result<(Vec<DueDelivery>, Option<Timestamp>)>;

@@ -18,6 +18,12 @@ pub trait Leases: Send + Sync {
     /// `at_most` in all. A shard taken from another has a fence greater than any before.
     async fn host_acquire(&self, node: &str, ttl: Duration, at_most: u16) -> Result<Vec<(Shard, Fence)>>;
 
-    /// Gives this node's shards back at once.
+    /// Gives this node's shards back at once, and the node itself up.
     async fn host_release(&self, node: &str) -> Result<()>;
+
+    /// Gives some of this node's shards back at once, for others to take.
+    async fn host_hand_over(&self, node: &str, shards: &[Shard]) -> Result<()>;
+
+    /// The nodes that are at work, by name: those that acquired lately enough for their leases to last.
+    async fn host_nodes(&self) -> Result<Vec<String>>;
 }

@@ -5,16 +5,20 @@
 //!
 //! One port per caller: [`log`] (inbox, readers of events), [`work`] (dispatch), [`state`] (guests, by way of dispatch),
 //! [`deliveries`], [`timers`] (keeper), [`leases`] (keeper), [`catalogue`] (API), [`usage`] (API).
-//! The one backend so far is [`sqlite`]; every backend has to pass the same suite in [`mod@conformance`].
+//! Backends: [`sqlite`] for one node, [`postgres`] for several; both pass the same suite in [`mod@conformance`].
 
+mod assemble;
 pub mod catalogue;
 pub mod conformance;
 pub mod deliveries;
 pub mod leases;
 pub mod log;
+pub mod postgres;
+mod row;
 pub mod sqlite;
 pub mod state;
 pub mod timers;
+pub mod upkeep;
 pub mod usage;
 pub mod work;
 
@@ -33,6 +37,7 @@ pub trait Backend:
     + catalogue::Plugins
     + catalogue::Settings
     + usage::Usage
+    + upkeep::Upkeep
     + 'static
 {
 }

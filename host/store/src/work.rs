@@ -57,6 +57,8 @@ pub struct Batch {
     pub due: Vec<Due>,
     /// The (rule, ordering key) pairs that have an unfinished run: later runs of them must wait behind it.
     pub blocked: HashSet<(String, String)>,
+    /// The lane's turn: every commit raises it.
+    pub turn: i64,
     /// The version of the tenant's settings; a new number means that rules, plugins, sinks or switches changed.
     pub settings: i64,
     /// More events stand beyond this batch.
@@ -281,6 +283,9 @@ pub struct Commit {
     pub cursor_from: Position,
     /// The cursor as the batch leaves it.
     pub cursor_to: Position,
+    /// The lane's turn as the batch found it; none lets any count. A batch that moves no cursor is told by this alone from
+    /// one that was applied without its node having heard of it.
+    pub turn: Option<i64>,
     /// When.
     pub now: Timestamp,
     /// The version of the tenant's settings that it ran under. Runs are held only under the present ones: whoever resumes

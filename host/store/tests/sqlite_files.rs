@@ -81,6 +81,7 @@ async fn count(store: &Store, tenant: TenantId, number: usize) -> Result<(), Err
             cursor_from: batch.cursor,
             cursor_to: last,
             now: NOW,
+            turn: None,
             settings: i64::MAX,
             reads: Vec::new(),
             writes: vec![write],

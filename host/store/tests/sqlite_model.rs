@@ -265,6 +265,7 @@ impl Trial {
             cursor_from: batch.cursor,
             cursor_to: to,
             now: self.now,
+            turn: None,
             settings: i64::MAX,
             reads: Vec::new(),
             writes: Vec::new(),

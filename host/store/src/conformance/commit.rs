@@ -11,6 +11,7 @@ use super::world::World;
 use super::world::accepted;
 use super::world::at;
 use super::world::delivery;
+use super::world::end;
 use super::world::put;
 use super::world::record;
 use super::world::write;
@@ -204,6 +205,26 @@ pub async fn the_same_commit_twice_is_applied_once(world: &mut World) -> Result<
     assert_eq!(done, 1);
     assert_eq!(world.store.commit(again).await?, Committed::Fenced);
     assert_eq!(traces(world, tenant).await?, EVERYTHING);
+    Ok(())
+}
+
+/// The cursor does not move when only retries are worked off, so it cannot tell.
+pub async fn a_retry_that_was_applied_unheard_is_not_applied_again(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let event = world.append(vec![world.event(tenant, "1")]).await?.remove(0);
+    world.change(tenant, vec![put(&event, "rule", Waiting::Retry(at(0)))]).await?;
+    let batch = world.batch(tenant, at(1)).await?;
+    let mut commit = world.commit_of(tenant, batch.cursor, batch.cursor);
+    commit.turn = Some(batch.turn);
+    commit.unfinished = vec![end(&event, "rule")];
+    commit.runs = vec![record(&event, "rule", RunState::Done, 2)];
+    let unheard = commit.clone();
+    world.done(commit).await?;
+    assert_eq!(world.store.commit(unheard).await?, Committed::Conflict);
+    let runs = world.store.runs(tenant, &RunQuery { limit: 10, ..RunQuery::default() }).await?;
+    assert_eq!(runs.len(), 1);
+    let after = world.batch(tenant, at(1)).await?;
+    assert!(after.turn > batch.turn, "every commit raises the turn");
     Ok(())
 }
 

@@ -35,7 +35,7 @@ async fn settle(world: &World, tenant: TenantId, id: &str, settled: Settled) -> 
 
 /// The ids that are due.
 async fn due(world: &World, now: Timestamp) -> Result<Vec<String>> {
-    let (due, _) = world.store.host_due_deliveries(now, 100, &[], &[]).await?;
+    let (due, _) = world.store.host_due_deliveries(now, 100, &world.shards(), &[], &[]).await?;
     Ok(due.into_iter().map(|due| due.delivery.id).collect())
 }
 
@@ -70,7 +70,7 @@ pub async fn a_delivery_is_due_until_it_arrived(world: &mut World) -> Result<()>
         if restarted {
             world.restart().await;
         }
-        let (due, next) = world.store.host_due_deliveries(at(0), 10, &[], &[]).await?;
+        let (due, next) = world.store.host_due_deliveries(at(0), 10, &world.shards(), &[], &[]).await?;
         assert_eq!((due.len(), next), (1, None), "restarted: {restarted}");
         let made = delivery(&event, "d", "sink", Some("k"));
         assert_eq!((due[0].tenant, &due[0].delivery), (tenant, &made.delivery));
@@ -91,9 +91,9 @@ pub async fn a_retry_is_due_at_its_time(world: &mut World) -> Result<()> {
     let (tenant, _) = deliver(world, "a", &[("d", "sink", None), ("e", "sink", None)]).await?;
     settle(world, tenant, "e", Settled::Delivered).await?;
     settle(world, tenant, "d", Settled::Retry(at(30))).await?;
-    let (due, next) = world.store.host_due_deliveries(at(29), 10, &[], &[]).await?;
+    let (due, next) = world.store.host_due_deliveries(at(29), 10, &world.shards(), &[], &[]).await?;
     assert_eq!((due.len(), next), (0, Some(at(30))));
-    let (due, next) = world.store.host_due_deliveries(at(30), 10, &[], &[]).await?;
+    let (due, next) = world.store.host_due_deliveries(at(30), 10, &world.shards(), &[], &[]).await?;
     assert_eq!((due.len(), due[0].attempts, next), (1, 1, None));
     let view = view(world, tenant, "d").await?;
     assert_eq!((view.state, view.due), (DeliveryState::Pending, at(30)));
@@ -134,7 +134,7 @@ pub async fn a_parked_delivery_holds_its_key_until_a_person_decides(world: &mut 
     assert_eq!(world.store.redeliver(tenant, None, Some("2"), at(5)).await?, 0, "it is not parked");
     assert_eq!(world.store.redeliver(tenant, Some("other"), None, at(5)).await?, 0);
     assert_eq!(world.store.redeliver(tenant, None, Some("1"), at(5)).await?, 1);
-    let (now, _) = world.store.host_due_deliveries(at(5), 10, &[], &[]).await?;
+    let (now, _) = world.store.host_due_deliveries(at(5), 10, &world.shards(), &[], &[]).await?;
     assert_eq!((now.len(), &*now[0].delivery.id, now[0].attempts), (1, "1", 0), "attempts are counted anew");
     settle(world, tenant, "1", Settled::Parked).await?;
     assert_eq!(world.store.drop_deliveries(tenant, Some("s"), None, at(6)).await?, 2);
@@ -155,14 +155,14 @@ pub async fn named_sinks_and_deliveries_are_left_out(world: &mut World) -> Resul
     let made: Vec<_> = made.iter().map(|(id, sink)| (&**id, *sink, None)).collect();
     let (tenant, _) = deliver(world, "a", &made).await?;
     let without = [(tenant, "slow".to_owned())];
-    let (due, _) = world.store.host_due_deliveries(at(0), 20, &without, &[]).await?;
+    let (due, _) = world.store.host_due_deliveries(at(0), 20, &world.shards(), &without, &[]).await?;
     assert_eq!(due.len(), 20, "a sink that is left out does not hide others");
     assert!(due.iter().all(|due| due.delivery.sink == "fast"));
     let in_flight: Vec<_> = due.iter().map(|due| (tenant, due.delivery.id.clone())).collect();
-    let (rest, _) = world.store.host_due_deliveries(at(0), 100, &without, &in_flight).await?;
+    let (rest, _) = world.store.host_due_deliveries(at(0), 100, &world.shards(), &without, &in_flight).await?;
     assert_eq!(rest.len(), 30);
     assert!(rest.iter().all(|rest| due.iter().all(|due| due.delivery.id != rest.delivery.id)));
-    let (few, _) = world.store.host_due_deliveries(at(0), 3, &[], &[]).await?;
+    let (few, _) = world.store.host_due_deliveries(at(0), 3, &world.shards(), &[], &[]).await?;
     assert_eq!(few.len(), 3);
     Ok(())
 }

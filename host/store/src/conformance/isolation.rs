@@ -196,7 +196,7 @@ pub async fn deliveries_are_the_tenants_own(world: &mut World) -> Result<()> {
         at: at(1),
     };
     world.store.host_settle(vec![settle(a, Settled::Parked)]).await?;
-    let (due, _) = world.store.host_due_deliveries(at(1), 10, &[], &[]).await?;
+    let (due, _) = world.store.host_due_deliveries(at(1), 10, &world.shards(), &[], &[]).await?;
     assert_eq!(due.iter().map(|due| due.tenant).collect::<Vec<_>>(), [b], "a's parked one holds a's key");
     for (sink, id) in [(None, None), (Some("sink"), None), (None, Some("d"))] {
         assert_eq!(world.store.redeliver(b, sink, id, at(2)).await?, 0);

@@ -73,3 +73,23 @@ pub async fn a_takeover_fences_the_late_one(world: &mut World) -> Result<()> {
     assert!(matches!(world.store.commit(own).await?, Committed::Done { .. }));
     Ok(())
 }
+
+pub async fn nodes_share_what_is_handed_over(world: &mut World) -> Result<()> {
+    assert_eq!(world.store.host_nodes().await?, ["node"]);
+    let shards = world.shards();
+    let (kept, given) = shards.split_at(shards.len() / 2);
+    world.store.host_hand_over("node", given).await?;
+    world.store.host_hand_over("stranger", kept).await?;
+    let taken: Vec<_> = world.store.host_acquire("other", LONG, u16::MAX).await?;
+    assert_eq!(
+        taken.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(),
+        given,
+        "nobody gives away what is not theirs"
+    );
+    let held: Vec<_> = world.store.host_acquire("node", LONG, u16::MAX).await?;
+    assert_eq!(held.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), kept);
+    assert_eq!(world.store.host_nodes().await?, ["node", "other"]);
+    world.store.host_release("node").await?;
+    assert_eq!(world.store.host_nodes().await?, ["other"]);
+    Ok(())
+}

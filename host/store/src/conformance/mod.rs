@@ -100,6 +100,7 @@ suite! { $
         a_changed_key_changes_nothing,
         a_changed_listing_changes_nothing,
         the_same_commit_twice_is_applied_once,
+        a_retry_that_was_applied_unheard_is_not_applied_again,
         one_of_two_that_read_the_same_is_applied,
         emitted_events_wake_their_shards,
         an_emitted_event_that_is_there_is_left_alone,
@@ -136,6 +137,7 @@ suite! { $
         another_node_waits_for_the_end,
         a_released_shard_is_free_at_once,
         a_takeover_fences_the_late_one,
+        nodes_share_what_is_handed_over,
     }
     plugins {
         a_version_is_added_once,

@@ -88,6 +88,11 @@ impl World {
         self.lease().await;
     }
 
+    /// All shards, in order.
+    pub(super) fn shards(&self) -> Vec<Shard> {
+        (0..self.store.host_shards()).map(Shard).collect()
+    }
+
     pub(super) fn fence(&self, shard: Shard) -> Fence {
         self.fences[&shard]
     }
@@ -170,6 +175,7 @@ impl World {
             cursor_to: to,
             now: at(0),
             // As if it had looked at this very moment.
+            turn: None,
             settings: i64::MAX,
             reads: Vec::new(),
             writes: Vec::new(),

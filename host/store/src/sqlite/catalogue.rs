@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
-use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
 use bytes::Bytes;
 use sqlx::SqliteConnection;
@@ -19,32 +18,23 @@ use crate::catalogue::Tenant;
 use crate::catalogue::TenantState;
 use crate::catalogue::Tenants;
 use crate::catalogue::Version;
+use crate::row::Columns;
+use crate::row::catalogue::key;
+use crate::row::catalogue::key_columns;
+use crate::row::catalogue::plugin;
+use crate::row::catalogue::plugin_columns;
+use crate::row::catalogue::tenant;
+use crate::row::catalogue::tenant_columns;
+use crate::row::catalogue::tenant_state_number;
+use crate::row::catalogue::version;
+use crate::row::catalogue::version_columns;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
-use crate::sqlite::row::Columns;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::fetch;
 use crate::sqlite::writer::op::BoxFuture;
 use crate::sqlite::writer::transaction::Transaction;
 use crate::sqlite::writer::transaction::no_tenant;
-
-macro_rules! tenant_columns {
-    () => {
-        "t.id, t.uid, t.name, t.state, t.settings, t.created"
-    };
-}
-pub(super) use tenant_columns;
-
-pub(super) fn tenant(columns: &mut Columns<'_>) -> Result<Tenant> {
-    let (id, uid, name) = (TenantId(columns.int()?), columns.text()?, columns.text()?);
-    let state = match columns.int()? {
-        0 => TenantState::Active,
-        1 => TenantState::Paused,
-        2 => TenantState::Suspended,
-        other => return Err(Error::Damaged(format!("a tenant is in state {other}"))),
-    };
-    Ok(Tenant { id, uid, name, state, settings: columns.int()?, created: columns.time()? })
-}
 
 fn first_tenant(rows: &[SqliteRow]) -> Result<Option<Tenant>> {
     rows.first().map(|row| tenant(&mut Columns::new(row))).transpose()
@@ -111,11 +101,7 @@ fn set_state<'a>(
     (tenant, state): &'a (TenantId, TenantState),
 ) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
-        let number = match state {
-            TenantState::Active => 0,
-            TenantState::Paused => 1,
-            TenantState::Suspended => 2,
-        };
+        let number = tenant_state_number(*state);
         tx.execute("UPDATE tenants SET state = ? WHERE id = ?", |args| _ = args.int(number).int(tenant.0)).await?;
         tx.settings_changed(*tenant).await
     })
@@ -133,18 +119,6 @@ fn set_paused<'a>(tx: &'a mut Transaction<'_>, paused: &'a bool) -> BoxFuture<'a
     })
 }
 
-fn key(columns: &mut Columns<'_>) -> Result<Key> {
-    Ok(Key {
-        id: columns.text()?,
-        tenant: columns.int_opt()?.map(TenantId),
-        hash: columns.blob()?,
-        scopes: columns.list()?,
-        note: columns.text()?,
-        created: columns.time()?,
-        revoked: columns.time_opt()?,
-    })
-}
-
 #[async_trait]
 impl Keys for Sqlite {
     async fn host_add_key(&self, key: &Key) -> Result<()> {
@@ -153,7 +127,9 @@ impl Keys for Sqlite {
 
     async fn host_key(&self, id: &str) -> Result<Option<(Key, Option<Tenant>)>> {
         let sql = concat!(
-            "SELECT k.id, k.tenant, k.hash, k.scopes, k.note, k.created, k.revoked, ",
+            "SELECT ",
+            key_columns!(),
+            ", ",
             tenant_columns!(),
             " FROM api_keys k LEFT JOIN tenants t ON t.id = k.tenant WHERE k.id = ?"
         );
@@ -210,44 +186,6 @@ fn revoke_key<'a>(
             0 => Err(Error::NotFound { what: "key", name: id.clone() }),
             _ => Ok(()),
         }
-    })
-}
-
-macro_rules! plugin_columns {
-    () => {
-        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created"
-    };
-}
-
-macro_rules! version_columns {
-    () => {
-        "v.number, v.digest, v.manifest, v.inspection, v.grants, v.author, v.created, v.retired"
-    };
-}
-
-fn plugin(columns: &mut Columns<'_>) -> Result<Plugin> {
-    let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
-    Ok(Plugin {
-        id: PluginId(columns.int()?),
-        name: columns.text()?,
-        active: number(columns.int_opt()?),
-        previous: number(columns.int_opt()?),
-        paused: columns.flag()?,
-        config: columns.text()?,
-        created: columns.time()?,
-    })
-}
-
-fn version(columns: &mut Columns<'_>) -> Result<Version> {
-    Ok(Version {
-        number: columns.narrow()?,
-        digest: columns.text()?,
-        manifest: columns.text()?,
-        inspection: columns.text()?,
-        grants: columns.text()?,
-        author: columns.text()?,
-        created: columns.time()?,
-        retired: columns.flag()?,
     })
 }
 

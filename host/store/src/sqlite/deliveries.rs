@@ -5,23 +5,26 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
-use bulkhead_domain::effect::Delivery;
+use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
-use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
 
-use crate::Error;
 use crate::Result;
 use crate::deliveries::Deliveries;
 use crate::deliveries::DeliveryQuery;
-use crate::deliveries::DeliveryState;
 use crate::deliveries::DeliveryView;
 use crate::deliveries::DueDelivery;
-use crate::deliveries::Settled;
 use crate::deliveries::Settlement;
+use crate::row::Columns;
+use crate::row::delivery::DROPPED;
+use crate::row::delivery::PENDING;
+use crate::row::delivery::delivery_columns;
+use crate::row::delivery::due_delivery;
+use crate::row::delivery::settled_number;
+use crate::row::delivery::state_number;
+use crate::row::delivery::view;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
-use crate::sqlite::row::Columns;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::Rows;
 use crate::sqlite::text::fetch;
@@ -30,28 +33,11 @@ use crate::sqlite::writer::outbox::Line;
 use crate::sqlite::writer::outbox::advance;
 use crate::sqlite::writer::transaction::Transaction;
 
-const PENDING: i64 = 0;
-const DELIVERED: i64 = 1;
-const PARKED: i64 = 2;
-const DROPPED: i64 = 3;
-
 /// Rows looked at per statement, at least and at most: some may be left out.
 const LOOK_MIN: u32 = 16;
 const LOOK_MAX: u32 = 256;
 /// Parked deliveries changed per transaction, so that nobody else's append waits long.
 const PAGE: i64 = 2_000;
-
-macro_rules! delivery_columns {
-    () => {
-        "d.id, d.sink, d.content_type, d.body, d.attributes, d.pos, d.rule, d.key, d.attempts, d.created"
-    };
-}
-
-fn delivery(columns: &mut Columns<'_>) -> Result<Delivery> {
-    let (id, sink, content_type) = (columns.text()?, columns.text()?, columns.text()?);
-    let body = Bytes::from(columns.blob()?);
-    Ok(Delivery { id, sink, content_type, body, attributes: columns.list()? })
-}
 
 #[async_trait]
 impl Deliveries for Sqlite {
@@ -59,11 +45,13 @@ impl Deliveries for Sqlite {
         &self,
         now: Timestamp,
         limit: u32,
+        shards: &[Shard],
         without_sinks: &[(TenantId, String)],
         in_flight: &[(TenantId, String)],
     ) -> Result<(Vec<DueDelivery>, Option<Timestamp>)> {
         let without: HashSet<_> = without_sinks.iter().map(|(tenant, sink)| (*tenant, sink.as_str())).collect();
         let in_flight: HashSet<_> = in_flight.iter().map(|(tenant, id)| (*tenant, id.as_str())).collect();
+        let at_home = |tenant| shards.contains(&Shard::of(tenant, "", self.core().shards, 1));
         let mut conn = self.readers().get().await?;
         // First the narrow index, until there are enough that may go; then their rows.
         let sql = "SELECT d.due, d.seq, d.tenant, d.sink FROM deliveries d INDEXED BY deliveries_due
@@ -80,7 +68,7 @@ impl Deliveries for Sqlite {
                 let mut columns = Columns::new(row);
                 after = (columns.int()?, columns.int()?);
                 let (tenant, sink) = (TenantId(columns.int()?), columns.text()?);
-                if !without.contains(&(tenant, sink.as_str())) {
+                if !without.contains(&(tenant, sink.as_str())) && at_home(tenant) {
                     looked.push(after.1);
                 }
             }
@@ -174,20 +162,7 @@ async fn read_due(conn: &mut sqlx::SqliteConnection, seqs: &[i64]) -> Result<Vec
         ") ORDER BY d.due, d.seq",
     );
     let rows = FIND.fetch(conn, &[], seqs, |seq, args| _ = args.int(*seq), &[]).await.map_err(fault::outward)?;
-    rows.iter()
-        .map(|row| {
-            let mut columns = Columns::new(row);
-            Ok(DueDelivery {
-                tenant: TenantId(columns.int()?),
-                delivery: delivery(&mut columns)?,
-                position: columns.position()?,
-                rule: columns.text()?,
-                key: columns.text_opt()?,
-                attempts: columns.narrow()?,
-                created: columns.time()?,
-            })
-        })
-        .collect()
+    rows.iter().map(due_delivery).collect()
 }
 
 /// What one call settles.
@@ -212,11 +187,7 @@ fn settle<'a>(tx: &'a mut Transaction<'_>, settlements: &'a Settlements) -> BoxF
 }
 
 fn bind_settlement(settlement: &Settlement, args: &mut Args) {
-    let (state, due) = match settlement.settled {
-        Settled::Delivered => (DELIVERED, None),
-        Settled::Retry(due) => (PENDING, Some(due.0)),
-        Settled::Parked => (PARKED, None),
-    };
+    let (state, due) = settled_number(settlement.settled);
     args.int(settlement.tenant.0)
         .text(&settlement.id)
         .int(state)
@@ -324,41 +295,4 @@ fn lines(rows: &[SqliteRow]) -> Result<BTreeSet<Line>> {
         }
     }
     Ok(lines)
-}
-
-const fn state_number(state: DeliveryState) -> i64 {
-    match state {
-        DeliveryState::Pending => PENDING,
-        DeliveryState::Delivered => DELIVERED,
-        DeliveryState::Parked => PARKED,
-        DeliveryState::Dropped => DROPPED,
-    }
-}
-
-fn view(row: &SqliteRow) -> Result<DeliveryView> {
-    let mut columns = Columns::new(row);
-    let delivery = delivery(&mut columns)?;
-    let (position, rule, key) = (columns.position()?, columns.text()?, columns.text_opt()?);
-    let (attempts, created, event_id) = (columns.narrow()?, columns.time()?, columns.text()?);
-    let state = match columns.int()? {
-        PENDING => DeliveryState::Pending,
-        DELIVERED => DeliveryState::Delivered,
-        PARKED => DeliveryState::Parked,
-        DROPPED => DeliveryState::Dropped,
-        other => return Err(Error::Damaged(format!("a delivery is in state {other}"))),
-    };
-    Ok(DeliveryView {
-        delivery,
-        position,
-        event_id,
-        rule,
-        key,
-        state,
-        attempts,
-        due: columns.time()?,
-        code: columns.text()?,
-        reason: columns.text()?,
-        created,
-        updated: columns.time()?,
-    })
 }

@@ -26,7 +26,18 @@ impl Leases for Sqlite {
     }
 
     async fn host_release(&self, node: &str) -> Result<()> {
-        self.change(node.to_owned(), release).await
+        self.change((node.to_owned(), (0..self.core().shards).map(Shard).collect()), release).await
+    }
+
+    async fn host_hand_over(&self, node: &str, shards: &[Shard]) -> Result<()> {
+        self.change((node.to_owned(), shards.to_vec()), release).await
+    }
+
+    async fn host_nodes(&self) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT owner FROM leases
+                   WHERE owner IS NOT NULL AND until > cast(unixepoch('subsec') * 1000000 AS INTEGER) ORDER BY owner";
+        let rows = self.read(sql, |_| {}).await?;
+        rows.iter().map(|row| Columns::new(row).text()).collect()
     }
 }
 
@@ -58,12 +69,15 @@ fn acquire<'a>(
     })
 }
 
-/// A node's name.
-type Node = String;
+/// A node's name, and shards of its.
+type Given = (String, Vec<Shard>);
 
-fn release<'a>(tx: &'a mut Transaction<'_>, node: &'a Node) -> BoxFuture<'a, Result<()>> {
+fn release<'a>(tx: &'a mut Transaction<'_>, (node, shards): &'a Given) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
-        tx.execute("UPDATE leases SET owner = NULL, until = 0 WHERE owner = ?", |args| _ = args.text(node)).await?;
+        for shard in shards {
+            let sql = "UPDATE leases SET owner = NULL, until = 0 WHERE owner = ? AND shard = ?";
+            tx.execute(sql, |args| _ = args.text(node).int(i64::from(shard.0))).await?;
+        }
         tx.changes.fences = Some(fences(tx.conn).await?);
         Ok(())
     })

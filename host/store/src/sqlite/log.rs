@@ -3,7 +3,6 @@
 //! A tenant's events lie in its lanes, and positions are the store's: the whole tenant in order is its lanes merged.
 //! The writer commits positions in the order in which it gives them out, so nothing ever appears below a head.
 
-use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use async_trait::async_trait;
@@ -13,6 +12,9 @@ use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
 
 use crate::Result;
+use crate::assemble::Incoming;
+use crate::assemble::fits;
+use crate::assemble::sort_and_cut;
 use crate::log::Appended;
 use crate::log::EventQuery;
 use crate::log::Log;
@@ -25,7 +27,6 @@ use crate::sqlite::row::event_columns;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::Rows;
 use crate::sqlite::writer::op::Answer;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::op::Work;
 
 /// The lane's events that fit a query, and that come after a position in the order asked for.
@@ -186,23 +187,4 @@ impl Sqlite {
         let rows = FIND.fetch(&mut conn, &[], keys, |key, args| _ = args.blob(&key.0), &[tenant.0]).await;
         rows.map_err(fault::outward)?.iter().map(|row| Columns::new(row).position()).collect()
     }
-}
-
-fn fits(logged: &Logged, query: &EventQuery) -> bool {
-    let event = &logged.event;
-    query.kind.as_ref().is_none_or(|kind| event.kind == *kind)
-        && query.key.as_ref().is_none_or(|key| event.key.as_ref() == Some(key))
-        && query.subject.as_ref().is_none_or(|subject| event.subject.as_ref() == Some(subject))
-        && query.since.is_none_or(|since| logged.recorded >= since)
-        && query.until.is_none_or(|until| logged.recorded < until)
-}
-
-fn sort_and_cut(found: &mut Vec<Logged>, query: &EventQuery) {
-    if query.ascending {
-        found.sort_unstable_by_key(|event| event.position);
-    } else {
-        found.sort_unstable_by_key(|event| Reverse(event.position));
-    }
-    found.dedup_by_key(|event| event.position);
-    found.truncate(query.limit as usize);
 }

@@ -53,7 +53,6 @@ mod memory;
 mod migrations;
 mod open;
 mod readers;
-mod row;
 mod runs;
 mod settings;
 mod state;
@@ -69,6 +68,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
@@ -88,6 +88,8 @@ use self::writer::op::Op;
 use self::writer::op::Work;
 use crate::Backend;
 use crate::Result;
+use crate::row;
+use crate::upkeep::Upkeep;
 
 /// A handle on the store; cheap to clone. The store closes when [`Sqlite::close`] is called, or after the last handle
 /// is gone.
@@ -106,6 +108,14 @@ struct Inner {
 }
 
 impl Backend for Sqlite {}
+
+#[async_trait]
+impl Upkeep for Sqlite {
+    /// Every change leaves the file as it should be.
+    async fn host_tidy(&self) -> Result<()> {
+        Ok(())
+    }
+}
 
 impl Sqlite {
     /// Opens the store, or makes it. Refuses if another process has it open, or if a newer program made its tables.

@@ -12,6 +12,8 @@ use bulkhead_domain::id::TenantId;
 use sqlx::SqliteConnection;
 
 use crate::Result;
+use crate::assemble::cut_page;
+use crate::assemble::key;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row;
@@ -64,7 +66,7 @@ impl Sqlite {
         let mut conn = self.readers().get().await?;
         let limit = query.limit as usize;
         let mut views = page(&mut conn, tenant, query, &span, limit.saturating_add(1)).await?;
-        if let Some(position) = cut(&mut views, limit) {
+        if let Some(position) = cut_page(&mut views, limit) {
             // One event has more runs than a page: they come all together, or the rest could never be reached.
             let whole = Span { low: position.0, high: position.0 };
             views = page(&mut conn, tenant, query, &whole, i32::MAX as usize).await?;
@@ -131,7 +133,7 @@ impl Sqlite {
                 });
             }
         }
-        if let Some(position) = cut(&mut views, limit as usize) {
+        if let Some(position) = cut_page(&mut views, limit as usize) {
             let next = Some(Position(position.0 + 1));
             drop(conn);
             let all = Box::pin(self.find_parked(tenant, filter, next, u32::MAX)).await?;
@@ -153,22 +155,6 @@ pub(super) fn bind_filter(filter: &ParkedFilter, args: &mut Args) {
         .text_opt(filter.key.as_deref())
         .text_opt(filter.plugin.as_deref())
         .text_opt(filter.code.as_deref());
-}
-
-/// Cuts a list of at most `limit + 1` views back to whole events. Gives the event that alone has more than `limit`.
-fn cut(views: &mut Vec<RunView>, limit: usize) -> Option<Position> {
-    let beyond = key(views.get(limit)?).0;
-    views.truncate(limit);
-    while views.last().is_some_and(|view| key(view).0 == beyond) {
-        views.pop();
-    }
-    (views.is_empty() && limit > 0).then_some(beyond)
-}
-
-fn key(view: &RunView) -> (Position, String) {
-    let of_record = view.record.as_ref().map(|record| (record.position, record.rule.clone()));
-    let of_waiting = || view.unfinished.as_ref().map(|run| (run.position, run.rule.clone()));
-    of_record.or_else(of_waiting).unwrap_or((Position::ZERO, String::new()))
 }
 
 async fn page(

@@ -13,34 +13,21 @@ use crate::catalogue::SecretRow;
 use crate::catalogue::Settings;
 use crate::catalogue::SinkRow;
 use crate::catalogue::Snapshot;
+use crate::row::Columns;
+use crate::row::catalogue::no_rules;
+use crate::row::catalogue::rule_set;
+use crate::row::catalogue::secret;
+use crate::row::catalogue::sink;
+use crate::row::catalogue::tenant as read_tenant;
+use crate::row::catalogue::tenant_columns;
 use crate::sqlite::Sqlite;
 use crate::sqlite::catalogue::list_plugins;
-use crate::sqlite::catalogue::tenant as read_tenant;
-use crate::sqlite::catalogue::tenant_columns;
 use crate::sqlite::fault;
-use crate::sqlite::row::Columns;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::fetch;
 use crate::sqlite::writer::op::BoxFuture;
 use crate::sqlite::writer::transaction::Transaction;
 use crate::sqlite::writer::transaction::no_tenant;
-
-fn rule_set(row: &SqliteRow) -> Result<RuleSetRow> {
-    let mut columns = Columns::new(row);
-    let (number, rules, author) = (columns.int()?, columns.text()?, columns.text()?);
-    Ok(RuleSetRow { number, rules, author, note: columns.text()?, created: columns.time()? })
-}
-
-fn sink(row: &SqliteRow) -> Result<SinkRow> {
-    let mut columns = Columns::new(row);
-    Ok(SinkRow { name: columns.text()?, spec: columns.text()?, updated: columns.time()? })
-}
-
-fn secret(row: &SqliteRow) -> Result<SecretRow> {
-    let mut columns = Columns::new(row);
-    let (name, version) = (columns.text()?, columns.narrow()?);
-    Ok(SecretRow { name, version, sealed: columns.blob()?, updated: columns.time()? })
-}
 
 const RULES: &str = "SELECT r.number, r.rules, r.author, r.note, r.created FROM tenants t
                      JOIN rule_sets r ON r.tenant = t.id AND r.number = t.rule_set WHERE t.id = ?";
@@ -51,11 +38,6 @@ async fn of_tenant(conn: &mut SqliteConnection, sql: &'static str, tenant: Tenan
     let mut args = Args::default();
     args.int(tenant.0);
     fetch(conn, sql, args).await.map_err(fault::outward)
-}
-
-/// The set that every tenant begins with.
-fn no_rules(created: Timestamp) -> RuleSetRow {
-    RuleSetRow { number: 0, rules: "[]".into(), author: String::new(), note: String::new(), created }
 }
 
 #[async_trait]

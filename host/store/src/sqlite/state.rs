@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sqlx::SqliteConnection;
 
 use crate::Result;
+use crate::assemble::beyond;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row::Columns;
@@ -89,33 +90,4 @@ pub(super) async fn list_keys(
         }
     }
     Ok(keys)
-}
-
-/// The least text that is greater than every text with the prefix; none if there is no such text.
-fn beyond(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        // The next character, over the gap that is no characters.
-        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
-        if let Some(next) = next {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_prefix_is_right_after_it() {
-        assert_eq!(beyond("a").as_deref(), Some("b"));
-        assert_eq!(beyond("a\u{10ffff}").as_deref(), Some("b"));
-        assert_eq!(beyond("\u{d7ff}").as_deref(), Some("\u{e000}"));
-        assert_eq!(beyond("\u{10ffff}"), None);
-        assert_eq!(beyond(""), None);
-        assert!("é\u{10ffff}" < beyond("é").as_deref().expect("because é has a next"));
-    }
 }

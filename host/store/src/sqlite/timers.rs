@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
 
 use crate::Result;
+use crate::assemble::Incoming;
 use crate::log::NewEvent;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
@@ -18,7 +19,6 @@ use crate::sqlite::text::Args;
 use crate::sqlite::text::Rows;
 use crate::sqlite::writer::append_within;
 use crate::sqlite::writer::op::BoxFuture;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::transaction::Transaction;
 use crate::timers::Fired;
 use crate::timers::TimerView;

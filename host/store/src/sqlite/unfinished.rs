@@ -14,6 +14,7 @@ use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 
 use crate::Result;
+use crate::assemble::dropped;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row;
@@ -35,7 +36,6 @@ use crate::work::Depth;
 use crate::work::Held;
 use crate::work::ParkedFilter;
 use crate::work::RunRecord;
-use crate::work::RunState;
 use crate::work::Unfinished;
 
 /// Runs changed per transaction.
@@ -249,24 +249,4 @@ async fn drop_runs(tx: &mut Transaction<'_>, page: &Page, chosen: &[(Unfinished,
         tx.lane((*tenant, *shard)).number = *number;
     }
     put_progress(tx).await
-}
-
-/// The record of a run that a person let go.
-fn dropped(run: &Unfinished, now: Timestamp) -> RunRecord {
-    RunRecord {
-        position: run.position,
-        event: run.event,
-        rule: run.rule.clone(),
-        rule_set: run.rule_set,
-        plugin: None,
-        state: RunState::Dropped,
-        attempt: run.attempts,
-        code: run.code.clone(),
-        reason: run.reason.clone(),
-        fuel: 0,
-        duration: std::time::Duration::ZERO,
-        ended: now,
-        effects: 0,
-        logs: Vec::new(),
-    }
 }

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use bulkhead_domain::id::TenantId;
 
 use crate::Result;
+use crate::row::Columns;
+use crate::row::usage_line;
 use crate::sqlite::Sqlite;
-use crate::sqlite::row::Columns;
 use crate::usage::Usage;
 use crate::usage::UsageLine;
 
@@ -19,21 +20,7 @@ impl Usage for Sqlite {
         let rows = self.read(sql, |args| _ = args.int(tenant.0).int(from).int(to)).await?;
         let mut lines = BTreeMap::new();
         for row in &rows {
-            let mut columns = Columns::new(row);
-            let line = UsageLine {
-                day: columns.int()?,
-                plugin: columns.text()?,
-                rule: columns.text()?,
-                events: columns.count()?,
-                attempts: columns.count()?,
-                done: columns.count()?,
-                failed: columns.count()?,
-                fuel: columns.count()?,
-                micros: columns.count()?,
-                emitted: columns.count()?,
-                deliveries: columns.count()?,
-                units: BTreeMap::new(),
-            };
+            let line = usage_line(row)?;
             lines.insert((line.day, line.plugin.clone(), line.rule.clone()), line);
         }
         let sql = "SELECT day, plugin, rule, unit, amount FROM usage_units WHERE tenant = ? AND day BETWEEN ? AND ?";

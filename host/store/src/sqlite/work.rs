@@ -16,6 +16,10 @@ use bulkhead_domain::id::TenantId;
 use sqlx::SqliteConnection;
 
 use crate::Result;
+use crate::assemble::Incoming;
+use crate::assemble::cut;
+use crate::assemble::cut_due;
+use crate::assemble::join;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::memory::LaneId;
@@ -28,7 +32,6 @@ use crate::sqlite::text::Args;
 use crate::sqlite::text::Rows;
 use crate::sqlite::text::fetch;
 use crate::sqlite::writer::op::Answer;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::transaction::no_tenant;
 use crate::work::Batch;
 use crate::work::BatchLimits;
@@ -85,7 +88,8 @@ impl Work for Sqlite {
                 memory.none_chained(tenant, view.chained);
             }
         }
-        Ok(Batch { cursor, events, due, blocked, settings: view.settings, more })
+        let turn = view.progress.number;
+        Ok(Batch { cursor, events, due, blocked, turn, settings: view.settings, more })
     }
 
     async fn commit(&self, mut commit: Commit) -> Result<Committed> {
@@ -216,31 +220,6 @@ async fn read_events(
     Ok(cut(row::events(&rows)?.into_iter(), limits))
 }
 
-/// As many as the limits allow, but at least one; and whether there are more.
-fn cut(events: impl Iterator<Item = Logged>, limits: BatchLimits) -> (Vec<Logged>, bool) {
-    let (mut taken, mut bytes) = (Vec::new(), 0_usize);
-    for event in events {
-        bytes = bytes.saturating_add(event.event.data.len());
-        let fits = taken.is_empty() || bytes <= limits.bytes;
-        if !fits || taken.len() >= limits.events as usize {
-            return (taken, true);
-        }
-        taken.push(event);
-    }
-    (taken, false)
-}
-
-/// The same for due runs, whose events are bounded like new ones.
-fn cut_due(due: Vec<Due>, bytes_max: usize) -> Vec<Due> {
-    let mut bytes = 0_usize;
-    let fits = |due: &Due| {
-        let first = bytes == 0;
-        bytes = bytes.saturating_add(due.event.event.data.len().max(1));
-        first || bytes <= bytes_max
-    };
-    due.into_iter().take_while(fits).collect()
-}
-
 /// What is blocked right behind each of the heads, with the head's place among all heads.
 async fn read_behind(
     conn: &mut SqliteConnection,
@@ -287,19 +266,6 @@ async fn read_behind(
     }
     behind.truncate(room);
     Ok(behind)
-}
-
-/// Each head, then what is behind it.
-fn join(heads: Vec<Due>, behind: Vec<(usize, Due)>) -> Vec<Due> {
-    let mut joined = Vec::with_capacity(heads.len() + behind.len());
-    let mut behind = behind.into_iter().peekable();
-    for (at, head) in heads.into_iter().enumerate() {
-        joined.push(head);
-        while let Some((_, due)) = behind.next_if(|(of, _)| *of == at) {
-            joined.push(due);
-        }
-    }
-    joined
 }
 
 pub(super) fn lanes(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<(TenantId, Shard)>> {

@@ -7,6 +7,7 @@ use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
 
 use crate::Result;
+use crate::assemble::Incoming;
 use crate::log::Appended;
 use crate::sqlite::fault;
 use crate::sqlite::memory::LaneId;
@@ -16,7 +17,6 @@ use crate::sqlite::row::USUAL_TYPE;
 use crate::sqlite::row::list_text;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::Rows;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::transaction::Transaction;
 
 static ADD_KEYS: Rows =

@@ -6,13 +6,14 @@
 
 use std::collections::HashSet;
 
-use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 
 use crate::Error;
 use crate::Result;
+use crate::assemble::Incoming;
+use crate::assemble::next_due;
 use crate::log::Appended;
 use crate::sqlite::memory::LaneId;
 use crate::sqlite::writer::chains::Chains;
@@ -21,7 +22,6 @@ use crate::sqlite::writer::events::Place;
 use crate::sqlite::writer::events::put_progress;
 use crate::sqlite::writer::history::History;
 use crate::sqlite::writer::op::Answer;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::op::Work;
 use crate::sqlite::writer::outbox::Outbox;
 use crate::sqlite::writer::transaction::Transaction;
@@ -123,6 +123,9 @@ impl<'a> Group<'a> {
         if fenced {
             return Ok(Plan::Answer(Committed::Fenced));
         }
+        if commit.turn.is_some_and(|turn| turn != lane.number) {
+            return Ok(Plan::Answer(Committed::Conflict));
+        }
         let is_held =
             |change: &UnfinishedChange| matches!(change, UnfinishedChange::Put(run) if run.waiting == Waiting::Held);
         if settings > commit.settings && commit.unfinished.iter().any(is_held) {
@@ -198,16 +201,4 @@ const fn accepted(appended: Appended) -> Option<Position> {
         Appended::Accepted(position) => Some(position),
         Appended::Duplicate(_) => None,
     }
-}
-
-/// When the next run that the commit put is due.
-fn next_due(commit: &Commit) -> Option<Timestamp> {
-    let due = commit.unfinished.iter().filter_map(|change| match change {
-        UnfinishedChange::Put(run) => match run.waiting {
-            Waiting::Retry(due) => Some(due),
-            Waiting::Blocked | Waiting::Held | Waiting::Parked => None,
-        },
-        UnfinishedChange::End { .. } => None,
-    });
-    due.min()
 }

@@ -33,13 +33,13 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::Result;
+use crate::assemble::Incoming;
 use crate::log::Appended;
 use crate::sqlite::fault;
 use crate::sqlite::open;
 use crate::sqlite::open::Core;
 use crate::sqlite::writer::events::Events;
 use crate::sqlite::writer::events::put_progress;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::op::Op;
 use crate::sqlite::writer::round::Round;
 use crate::sqlite::writer::transaction::Transaction;

@@ -3,35 +3,19 @@
 use std::pin::Pin;
 
 use bulkhead_domain::event::Event;
-use bulkhead_domain::id::EventKey;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::Result;
+use crate::assemble::Incoming;
 use crate::log::Appended;
-use crate::log::NewEvent;
 use crate::sqlite::writer::transaction::Transaction;
 use crate::work::Commit;
 use crate::work::Committed;
 
 /// A future that borrows what it works on.
 pub(in crate::sqlite) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// An event with what can be computed before it waits for its turn.
-#[derive(Debug)]
-pub(in crate::sqlite) struct Incoming {
-    pub(in crate::sqlite) new: NewEvent,
-    pub(in crate::sqlite) key: EventKey,
-    pub(in crate::sqlite) hash: [u8; 32],
-}
-
-impl Incoming {
-    pub(in crate::sqlite) fn new(new: NewEvent) -> Self {
-        let (key, hash) = (new.event.event_key(), new.event.integrity());
-        Self { new, key, hash }
-    }
-}
 
 /// Work that is merged with other work of its kind.
 #[derive(Debug)]

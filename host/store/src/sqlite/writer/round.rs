@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::Result;
+use crate::assemble::Incoming;
 use crate::sqlite::fault;
 use crate::sqlite::memory::Changes;
 use crate::sqlite::memory::Memory;
@@ -21,7 +22,6 @@ use crate::sqlite::writer::group::Group;
 use crate::sqlite::writer::group::Written;
 use crate::sqlite::writer::op::Answer;
 use crate::sqlite::writer::op::Change;
-use crate::sqlite::writer::op::Incoming;
 use crate::sqlite::writer::op::Work;
 use crate::sqlite::writer::transaction::Transaction;
 use crate::sqlite::writer::versions::Versions;

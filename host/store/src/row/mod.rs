@@ -1,5 +1,9 @@
-//! Rows to facts and back.
+//! Rows to facts and back, for both databases: their tables have the same columns, in types of their own.
 
+pub(crate) mod catalogue;
+pub(crate) mod delivery;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bulkhead_domain::clock::Timestamp;
@@ -12,96 +16,162 @@ use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
 use bytes::Bytes;
 use sqlx::Row as _;
+use sqlx::ValueRef as _;
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
 use crate::Error;
 use crate::Result;
+use crate::usage::UsageLine;
 use crate::work::RunRecord;
 use crate::work::RunState;
 use crate::work::Unfinished;
 use crate::work::Waiting;
 
 /// What most events are; stored as NULL.
-pub(super) const USUAL_TYPE: &str = "application/json";
+pub(crate) const USUAL_TYPE: &str = "application/json";
+
+/// A row of either database.
+#[derive(Clone, Copy)]
+pub(crate) enum AnyRow<'r> {
+    Sqlite(&'r SqliteRow),
+    Postgres(&'r PgRow),
+}
+
+impl<'r> From<&'r SqliteRow> for AnyRow<'r> {
+    fn from(row: &'r SqliteRow) -> Self {
+        Self::Sqlite(row)
+    }
+}
+
+impl<'r> From<&'r PgRow> for AnyRow<'r> {
+    fn from(row: &'r PgRow) -> Self {
+        Self::Postgres(row)
+    }
+}
+
+/// What both databases give back.
+trait Value<'r>:
+    sqlx::Decode<'r, sqlx::Sqlite>
+    + sqlx::Type<sqlx::Sqlite>
+    + sqlx::Decode<'r, sqlx::Postgres>
+    + sqlx::Type<sqlx::Postgres>
+{
+}
+
+impl<'r, T> Value<'r> for T where
+    T: sqlx::Decode<'r, sqlx::Sqlite>
+        + sqlx::Type<sqlx::Sqlite>
+        + sqlx::Decode<'r, sqlx::Postgres>
+        + sqlx::Type<sqlx::Postgres>
+{
+}
 
 /// Reads columns one after another, so that a list of columns and its reader stand in the same order.
-pub(super) struct Columns<'r> {
-    row: &'r SqliteRow,
+pub(crate) struct Columns<'r> {
+    row: AnyRow<'r>,
     at: usize,
 }
 
 impl<'r> Columns<'r> {
-    pub(super) fn new(row: &'r SqliteRow) -> Self {
-        Self { row, at: 0 }
+    pub(crate) fn new(row: impl Into<AnyRow<'r>>) -> Self {
+        Self::beyond(row, 0)
     }
 
-    fn next<T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self) -> Result<T> {
+    /// Leaves out the first columns.
+    pub(crate) fn beyond(row: impl Into<AnyRow<'r>>, at: usize) -> Self {
+        Self { row: row.into(), at }
+    }
+
+    fn next<T: Value<'r>>(&mut self) -> Result<T> {
         let at = self.at;
         self.at += 1;
-        self.row.try_get(at).map_err(|error| Error::Damaged(format!("column {at}: {error}")))
+        let value = match self.row {
+            AnyRow::Sqlite(row) => row.try_get(at),
+            // Its types are those of our own tables, whatever names the database has for them.
+            AnyRow::Postgres(row) => row.try_get_unchecked(at),
+        };
+        value.map_err(|error| damaged(at, &error))
     }
 
-    pub(super) fn int(&mut self) -> Result<i64> {
-        self.next()
+    pub(crate) fn int(&mut self) -> Result<i64> {
+        let at = self.at;
+        let value = self.int_opt()?;
+        value.ok_or_else(|| Error::Damaged(format!("column {at} is empty")))
     }
 
-    pub(super) fn int_opt(&mut self) -> Result<Option<i64>> {
-        self.next()
+    /// Postgres has integers of several widths, and numbers that are true or false.
+    pub(crate) fn int_opt(&mut self) -> Result<Option<i64>> {
+        let AnyRow::Postgres(row) = self.row else { return self.next() };
+        let at = self.at;
+        self.at += 1;
+        let value = row.try_get_raw(at).map_err(|error| damaged(at, &error))?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        let bytes = value.as_bytes().map_err(|error| Error::Damaged(format!("column {at}: {error}")))?;
+        match *bytes {
+            [a] => Ok(Some(i64::from(a))),
+            [a, b] => Ok(Some(i64::from(i16::from_be_bytes([a, b])))),
+            [a, b, c, d] => Ok(Some(i64::from(i32::from_be_bytes([a, b, c, d])))),
+            [a, b, c, d, e, f, g, h] => Ok(Some(i64::from_be_bytes([a, b, c, d, e, f, g, h]))),
+            _ => Err(Error::Damaged(format!("column {at} is no whole number"))),
+        }
     }
 
-    pub(super) fn count(&mut self) -> Result<u64> {
+    pub(crate) fn count(&mut self) -> Result<u64> {
         Ok(u64::try_from(self.int()?).unwrap_or_default())
     }
 
     /// A number of a type narrower than the column's.
-    pub(super) fn narrow<T: TryFrom<i64>>(&mut self) -> Result<T> {
+    pub(crate) fn narrow<T: TryFrom<i64>>(&mut self) -> Result<T> {
         let value = self.int()?;
         T::try_from(value).map_err(|_| Error::Damaged(format!("column {}: {value} is out of range", self.at - 1)))
     }
 
-    pub(super) fn flag(&mut self) -> Result<bool> {
+    pub(crate) fn flag(&mut self) -> Result<bool> {
         Ok(self.int()? != 0)
     }
 
-    pub(super) fn time(&mut self) -> Result<Timestamp> {
+    pub(crate) fn time(&mut self) -> Result<Timestamp> {
         Ok(Timestamp(self.int()?))
     }
 
-    pub(super) fn time_opt(&mut self) -> Result<Option<Timestamp>> {
+    pub(crate) fn time_opt(&mut self) -> Result<Option<Timestamp>> {
         Ok(self.int_opt()?.map(Timestamp))
     }
 
-    pub(super) fn position(&mut self) -> Result<Position> {
+    pub(crate) fn position(&mut self) -> Result<Position> {
         Ok(Position(self.int()?))
     }
 
-    pub(super) fn shard(&mut self) -> Result<Shard> {
+    pub(crate) fn shard(&mut self) -> Result<Shard> {
         Ok(Shard(self.narrow()?))
     }
 
-    pub(super) fn real(&mut self) -> Result<f64> {
+    pub(crate) fn real(&mut self) -> Result<f64> {
         self.next()
     }
 
-    pub(super) fn text(&mut self) -> Result<String> {
+    pub(crate) fn text(&mut self) -> Result<String> {
         self.next()
     }
 
-    pub(super) fn text_opt(&mut self) -> Result<Option<String>> {
+    pub(crate) fn text_opt(&mut self) -> Result<Option<String>> {
         self.next()
     }
 
-    pub(super) fn blob(&mut self) -> Result<Vec<u8>> {
+    pub(crate) fn blob(&mut self) -> Result<Vec<u8>> {
         self.next()
     }
 
-    pub(super) fn key(&mut self) -> Result<EventKey> {
+    pub(crate) fn key(&mut self) -> Result<EventKey> {
         let bytes: &[u8] = self.next()?;
         bytes.try_into().map(EventKey).map_err(|_| Error::Damaged("an event key is not 16 bytes long".into()))
     }
 
     /// A JSON array that is NULL when empty.
-    pub(super) fn list<T: serde::de::DeserializeOwned>(&mut self) -> Result<Vec<T>> {
+    pub(crate) fn list<T: serde::de::DeserializeOwned>(&mut self) -> Result<Vec<T>> {
         let text: Option<&str> = self.next()?;
         match text {
             None => Ok(Vec::new()),
@@ -110,8 +180,12 @@ impl<'r> Columns<'r> {
     }
 }
 
+fn damaged(at: usize, error: &sqlx::Error) -> Error {
+    Error::Damaged(format!("column {at}: {error}"))
+}
+
 /// A JSON array, or none when empty.
-pub(super) fn list_text<T: serde::Serialize>(list: &[T]) -> Option<String> {
+pub(crate) fn list_text<T: serde::Serialize>(list: &[T]) -> Option<String> {
     match list {
         [] => None,
         list => Some(serde_json::to_string(list).expect("because texts and numbers are always JSON")),
@@ -125,10 +199,10 @@ macro_rules! event_columns {
          e.correlation, e.causation, e.content_type, e.attributes, e.hash, e.data"
     };
 }
-pub(super) use event_columns;
+pub(crate) use event_columns;
 
 /// An event, and the hash that was stored with it.
-pub(super) fn event(columns: &mut Columns<'_>) -> Result<(Logged, Vec<u8>)> {
+pub(crate) fn event(columns: &mut Columns<'_>) -> Result<(Logged, Vec<u8>)> {
     let (position, shard, recorded) = (columns.position()?, columns.shard()?, columns.time()?);
     let time = columns.time_opt()?.unwrap_or(recorded);
     let lineage = Lineage { hops: columns.narrow()?, budget: columns.narrow()? };
@@ -145,12 +219,15 @@ pub(super) fn event(columns: &mut Columns<'_>) -> Result<(Logged, Vec<u8>)> {
 }
 
 /// Events of many rows, as they are stored.
-pub(super) fn events(rows: &[SqliteRow]) -> Result<Vec<Logged>> {
+pub(crate) fn events<'r, R>(rows: &'r [R]) -> Result<Vec<Logged>>
+where
+    &'r R: Into<AnyRow<'r>>,
+{
     rows.iter().map(|row| Ok(event(&mut Columns::new(row))?.0)).collect()
 }
 
 /// A single event, checked against its hash.
-pub(super) fn checked_event(row: &SqliteRow) -> Result<Logged> {
+pub(crate) fn checked_event<'r>(row: impl Into<AnyRow<'r>>) -> Result<Logged> {
     let (logged, hash) = event(&mut Columns::new(row))?;
     if logged.event.integrity().as_slice() != hash {
         return Err(Error::Damaged(format!(
@@ -168,15 +245,15 @@ macro_rules! unfinished_columns {
          u.rule_set, u.since, u.updated"
     };
 }
-pub(super) use unfinished_columns;
+pub(crate) use unfinished_columns;
 
-pub(super) const RETRY: i64 = 0;
-pub(super) const BLOCKED: i64 = 1;
-pub(super) const HELD: i64 = 2;
-pub(super) const PARKED: i64 = 3;
+pub(crate) const RETRY: i64 = 0;
+pub(crate) const BLOCKED: i64 = 1;
+pub(crate) const HELD: i64 = 2;
+pub(crate) const PARKED: i64 = 3;
 
 /// What a run waits for, as numbers, and when it is due.
-pub(super) const fn waiting_number(waiting: Waiting) -> (i64, Option<i64>) {
+pub(crate) const fn waiting_number(waiting: Waiting) -> (i64, Option<i64>) {
     match waiting {
         Waiting::Retry(due) => (RETRY, Some(due.0)),
         Waiting::Blocked => (BLOCKED, None),
@@ -185,7 +262,7 @@ pub(super) const fn waiting_number(waiting: Waiting) -> (i64, Option<i64>) {
     }
 }
 
-pub(super) fn unfinished(columns: &mut Columns<'_>) -> Result<Unfinished> {
+pub(crate) fn unfinished(columns: &mut Columns<'_>) -> Result<Unfinished> {
     let (position, event, rule, key) = (columns.position()?, columns.key()?, columns.text()?, columns.text_opt()?);
     let waiting = match (columns.int()?, columns.time_opt()?) {
         (RETRY, Some(due)) => Waiting::Retry(due),
@@ -218,9 +295,9 @@ macro_rules! run_columns {
          r.fuel, r.micros, r.ended, r.effects, r.logs"
     };
 }
-pub(super) use run_columns;
+pub(crate) use run_columns;
 
-pub(super) const fn run_state_number(state: RunState) -> i64 {
+pub(crate) const fn run_state_number(state: RunState) -> i64 {
     match state {
         RunState::Done => 0,
         RunState::Retrying => 1,
@@ -229,7 +306,7 @@ pub(super) const fn run_state_number(state: RunState) -> i64 {
     }
 }
 
-pub(super) fn run(columns: &mut Columns<'_>) -> Result<RunRecord> {
+pub(crate) fn run(columns: &mut Columns<'_>) -> Result<RunRecord> {
     let (position, event, rule) = (columns.position()?, columns.key()?, columns.text()?);
     let rule_set = columns.int()?;
     let plugin = match (columns.text_opt()?, columns.int_opt()?) {
@@ -258,5 +335,24 @@ pub(super) fn run(columns: &mut Columns<'_>) -> Result<RunRecord> {
         ended: columns.time()?,
         effects: columns.narrow()?,
         logs: columns.list::<LogLine>()?,
+    })
+}
+
+/// A row of the day, plugin, rule, and the counts of a line.
+pub(crate) fn usage_line<'r>(row: impl Into<AnyRow<'r>>) -> Result<UsageLine> {
+    let mut columns = Columns::new(row);
+    Ok(UsageLine {
+        day: columns.int()?,
+        plugin: columns.text()?,
+        rule: columns.text()?,
+        events: columns.count()?,
+        attempts: columns.count()?,
+        done: columns.count()?,
+        failed: columns.count()?,
+        fuel: columns.count()?,
+        micros: columns.count()?,
+        emitted: columns.count()?,
+        deliveries: columns.count()?,
+        units: BTreeMap::new(),
     })
 }

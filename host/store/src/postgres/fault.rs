@@ -1,0 +1,26 @@
+//! What Postgres's errors mean to callers.
+
+use crate::Error;
+
+/// As the caller sees it. Whatever is not known to be the caller's or the data's fault may work later; whether a write
+/// happened whose answer did not come, nobody knows until the store is read again.
+pub(super) fn outward(error: sqlx::Error) -> Error {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
+    match code.as_deref() {
+        // disk_full
+        Some("53100") => Error::Full,
+        // data_corrupted, index_corrupted
+        Some("XX001" | "XX002") => Error::Damaged(error.to_string()),
+        _ => unavailable("the database failed", error),
+    }
+}
+
+/// A failure with its cause.
+pub(super) fn unavailable(reason: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Unavailable { reason: reason.into(), source: Some(Box::new(source)) }
+}
+
+/// A failure that has no cause but what is said.
+pub(super) fn refused(reason: impl Into<String>) -> Error {
+    Error::Unavailable { reason: reason.into(), source: None }
+}

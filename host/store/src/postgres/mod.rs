@@ -1,0 +1,173 @@
+//! The backend for several nodes: one Postgres, which is the truth.
+//!
+//! - Appends of one node that come at the same time go in one call ([`appends`]); commits run beside each other, each in
+//!   one call of one function: the database's own group commit shares the disk's syncs among all of them.
+//! - A call is a transaction of its own, so that no lock waits for a node's answer: a node that is stopped in the middle
+//!   holds nobody up. The few transactions of several statements are cut off by the server if their node falls silent.
+//! - Nothing is remembered of what other nodes may change.
+//!
+//! ```no_run
+//! # async fn example() -> bulkhead_store::Result<()> {
+//! use bulkhead_store::postgres::{Options, Postgres};
+//!
+//! let postgres = Postgres::open(Options::new("postgres://bulkhead_host@localhost/bulkhead")).await?;
+//! let store: bulkhead_store::Store = std::sync::Arc::new(postgres.clone());
+//! postgres.close().await;
+//! # Ok(()) }
+//! ```
+//!
+//! # Who may what
+//!
+//! The tables belong to an owner, who makes them ([`migrate`]) and does nothing else. The host's own role owns nothing
+//! and cannot bypass row-level security: [`Postgres::open`] refuses a role that could. What belongs to a tenant is reached
+//! in a transaction that names the tenant, and shows that tenant's rows alone; what works across tenants is a function
+//! of the owner's. See the migrations for the rest.
+//!
+//! # Order
+//!
+//! Positions come from one sequence, and within a tenant they become visible in order: who gives positions out holds the
+//! tenant's turn (an advisory lock, 128 of them) until its transaction has ended. So a reader never waits for anybody
+//! else's transaction, and never skips one of ours.
+//!
+//! # When a write is durable
+//!
+//! When the server says so: with its defaults (`fsync`, `synchronous_commit = on`) that survives a power cut. After a
+//! failover to a replica that is behind, the last moments are missing, unless `synchronous_standby_names` names it.
+//!
+//! Reading order: `open` and `migrations`, `text` (statements and their parameters), `appends`, `commit`, then one file
+//! per port.
+
+mod appends;
+mod catalogue;
+mod commit;
+mod deliveries;
+mod fault;
+mod leases;
+mod log;
+mod migrations;
+mod open;
+mod plugins;
+mod runs;
+mod settings;
+mod state;
+mod text;
+mod timers;
+mod unfinished;
+mod upkeep;
+mod usage;
+mod work;
+
+use std::sync::Arc;
+
+use bulkhead_domain::id::TenantId;
+use sqlx::PgConnection;
+use sqlx::PgPool;
+use sqlx::postgres::PgRow;
+
+use self::appends::Appends;
+pub use self::migrations::migrate;
+pub use self::open::Options;
+use self::text::Args;
+use crate::Backend;
+use crate::Result;
+
+/// A handle on the store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Postgres(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    appends: Appends,
+    shards: u16,
+}
+
+impl Backend for Postgres {}
+
+impl Postgres {
+    /// Opens the store. Its tables must be there and be no newer than this program ([`migrate`] makes them), and the role
+    /// must be one that row-level security binds.
+    pub async fn open(options: Options) -> Result<Self> {
+        let (pool, shards) = open::open(&options).await?;
+        let appends = Appends::start(pool.clone(), options.appenders);
+        Ok(Self(Arc::new(Inner { pool, appends, shards })))
+    }
+
+    /// Ends all connections, after what is under way.
+    pub async fn close(&self) {
+        self.0.appends.close().await;
+        self.0.pool.close().await;
+    }
+
+    /// One call of one of the store's functions, or a look at what belongs to no tenant.
+    async fn call(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<Vec<PgRow>> {
+        let mut args = Args::default();
+        bind(&mut args);
+        text::fetch_pooled(&self.0.pool, sql, args).await
+    }
+
+    /// One statement over a tenant's rows.
+    async fn read(&self, tenant: TenantId, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<Vec<PgRow>> {
+        let mut tx = self.begin(tenant).await?;
+        let rows = tx.fetch(sql, bind).await?;
+        tx.end().await?;
+        Ok(rows)
+    }
+
+    /// A transaction over a tenant's rows.
+    async fn begin(&self, tenant: TenantId) -> Result<Transaction> {
+        let mut inner = self.0.pool.begin().await.map_err(fault::outward)?;
+        let mut args = Args::default();
+        args.int(tenant.0);
+        text::execute(&mut inner, "SELECT be_tenant($1)", args).await?;
+        Ok(Transaction { inner })
+    }
+}
+
+/// A transaction over the rows of one tenant; without [`Transaction::end`] nothing of it happened.
+struct Transaction {
+    inner: sqlx::Transaction<'static, sqlx::Postgres>,
+}
+
+impl Transaction {
+    async fn fetch(&mut self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<Vec<PgRow>> {
+        let mut args = Args::default();
+        bind(&mut args);
+        text::fetch(self.conn(), sql, args).await
+    }
+
+    /// Says how many rows changed.
+    async fn execute(&mut self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
+        let mut args = Args::default();
+        bind(&mut args);
+        text::execute(self.conn(), sql, args).await
+    }
+
+    fn conn(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// Keeps what other transactions do to the tenant's runs and deliveries away until this one ends.
+    async fn have(&mut self, tenant: TenantId) -> Result<()> {
+        self.execute("SELECT have_tenant($1)", |args| _ = args.int(tenant.0)).await?;
+        Ok(())
+    }
+
+    /// Raises the version of the tenant's settings. `NotFound` if there is no such tenant.
+    async fn settings_changed(&mut self, tenant: TenantId) -> Result<()> {
+        let sql = "UPDATE tenants SET settings = settings + 1 WHERE id = $1";
+        match self.execute(sql, |args| _ = args.int(tenant.0)).await? {
+            0 => Err(no_tenant(tenant)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn end(self) -> Result<()> {
+        self.inner.commit().await.map_err(fault::outward)
+    }
+}
+
+/// The tenant named does not exist.
+fn no_tenant(tenant: TenantId) -> crate::Error {
+    crate::Error::NotFound { what: "tenant", name: tenant.0.to_string() }
+}

@@ -1,0 +1,48 @@
+//! Plugins' keys and values. They are written by commits alone, see `commit`.
+
+use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+use bytes::Bytes;
+
+use crate::Result;
+use crate::assemble::beyond;
+use crate::postgres::Postgres;
+use crate::row::Columns;
+use crate::state::State;
+use crate::state::Versioned;
+
+#[async_trait]
+impl State for Postgres {
+    async fn state(&self, tenant: TenantId, plugin: PluginId, key: &str) -> Result<Option<Versioned>> {
+        let sql = "SELECT * FROM read_state($1, $2, $3)";
+        let rows = self.call(sql, |args| _ = args.int(tenant.0).int(plugin.0).text(key)).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let mut columns = Columns::new(row);
+        let value = Bytes::from(columns.blob()?);
+        Ok(Some(Versioned { value, version: columns.int()?, expires: columns.time_opt()? }))
+    }
+
+    async fn state_keys(
+        &self,
+        tenant: TenantId,
+        plugin: PluginId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>> {
+        let sql = "SELECT * FROM list_keys($1, $2, $3, $4, $5, $6)";
+        let rows = self.read(tenant, sql, |args| {
+            args.int(tenant.0).int(plugin.0).text(prefix).text_opt(beyond(prefix).as_deref()).text_opt(after);
+            args.int(i64::from(limit));
+        });
+        rows.await?.iter().map(|row| Columns::new(row).text()).collect()
+    }
+
+    async fn host_expire_state(&self, now: Timestamp, limit: u32) -> Result<u64> {
+        let sql = "SELECT expire_state($1, $2)";
+        let rows = self.call(sql, |args| _ = args.int(now.0).int(i64::from(limit))).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+    }
+}

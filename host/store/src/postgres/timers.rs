@@ -1,0 +1,95 @@
+//! Timers: events that will be appended at a time. They are set and taken back by commits, see `commit`.
+
+use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::event::Event;
+use bulkhead_domain::event::Lineage;
+use bulkhead_domain::id::Shard;
+use bulkhead_domain::id::TenantId;
+use bytes::Bytes;
+use sqlx::postgres::PgRow;
+
+use crate::Result;
+use crate::assemble::Incoming;
+use crate::log::NewEvent;
+use crate::postgres::Postgres;
+use crate::postgres::appends::bind_events;
+use crate::postgres::fault;
+use crate::postgres::text;
+use crate::postgres::text::Args;
+use crate::row::Columns;
+use crate::timers::Fired;
+use crate::timers::TimerView;
+use crate::timers::Timers;
+
+#[async_trait]
+impl Timers for Postgres {
+    async fn host_fire_timers(&self, now: Timestamp, limit: u32) -> Result<Fired> {
+        // Most looks find nothing, and need no transaction.
+        let next_due = self.next_timer().await?;
+        if next_due.is_none_or(|due| due > now) {
+            return Ok(Fired { next_due, ..Fired::default() });
+        }
+        let mut tx = self.0.pool.begin().await.map_err(fault::outward)?;
+        let sql = "SELECT tenant, id, shard, hops, budget, source, kind, subject, time, key, correlation, causation,
+                   content_type, attributes, data FROM take_timers($1, $2)";
+        let mut args = Args::default();
+        args.int(now.0).int(i64::from(limit));
+        let rows = text::fetch(&mut tx, sql, args).await?;
+        let events: Vec<Incoming> = rows.iter().map(|row| incoming(row, now)).collect::<Result<_>>()?;
+        let mut by_key = std::collections::HashSet::new();
+        let once: Vec<&Incoming> = events.iter().filter(|event| by_key.insert((event.new.tenant, event.key))).collect();
+        let mut args = Args::default();
+        args.ints(once.iter().map(|event| event.new.tenant.0));
+        bind_events(&once, &mut args);
+        let sql =
+            "SELECT 1 FROM append_fired($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                                              $18)";
+        text::fetch(&mut tx, sql, args).await?;
+        tx.commit().await.map_err(fault::outward)?;
+        let mut woken: Vec<(TenantId, Shard)> =
+            events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
+        woken.sort_unstable();
+        woken.dedup();
+        Ok(Fired { count: events.len() as u64, woken, next_due: self.next_timer().await? })
+    }
+
+    async fn timers(&self, tenant: TenantId, limit: u32) -> Result<Vec<TimerView>> {
+        let sql = "SELECT id, name, due, kind FROM timers WHERE tenant = $1 ORDER BY due, id LIMIT $2";
+        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(i64::from(limit))).await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::new(row);
+                let (id, name) = (columns.text()?, columns.text_opt()?);
+                Ok(TimerView { id, name, due: columns.time()?, kind: columns.text()? })
+            })
+            .collect()
+    }
+}
+
+impl Postgres {
+    async fn next_timer(&self) -> Result<Option<Timestamp>> {
+        let rows = self.call("SELECT next_timer()", |_| {}).await?;
+        rows.first().map_or(Ok(None), |row| Columns::new(row).time_opt())
+    }
+}
+
+fn incoming(row: &PgRow, now: Timestamp) -> Result<Incoming> {
+    let mut columns = Columns::new(row);
+    let (tenant, id, shard) = (TenantId(columns.int()?), columns.text()?, columns.shard()?);
+    let lineage = Lineage { hops: columns.narrow()?, budget: columns.narrow()? };
+    let event = Event {
+        id,
+        source: columns.text()?,
+        kind: columns.text()?,
+        subject: columns.text_opt()?,
+        time: columns.time()?,
+        key: columns.text_opt()?,
+        correlation: columns.text()?,
+        causation: columns.text_opt()?,
+        content_type: columns.text()?,
+        attributes: columns.list()?,
+        data: Bytes::from(columns.blob()?),
+    };
+    Ok(Incoming::new(NewEvent { tenant, shard, recorded: now, lineage, event }))
+}

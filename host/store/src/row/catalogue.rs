@@ -1,0 +1,126 @@
+//! Rows of the catalogue.
+
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+
+use crate::Error;
+use crate::Result;
+use crate::catalogue::Key;
+use crate::catalogue::Plugin;
+use crate::catalogue::RuleSetRow;
+use crate::catalogue::SecretRow;
+use crate::catalogue::SinkRow;
+use crate::catalogue::Tenant;
+use crate::catalogue::TenantState;
+use crate::catalogue::Version;
+use crate::row::AnyRow;
+use crate::row::Columns;
+
+macro_rules! tenant_columns {
+    () => {
+        "t.id, t.uid, t.name, t.state, t.settings, t.created"
+    };
+}
+pub(crate) use tenant_columns;
+
+pub(crate) fn tenant(columns: &mut Columns<'_>) -> Result<Tenant> {
+    let (id, uid, name) = (TenantId(columns.int()?), columns.text()?, columns.text()?);
+    let state = match columns.int()? {
+        0 => TenantState::Active,
+        1 => TenantState::Paused,
+        2 => TenantState::Suspended,
+        other => return Err(Error::Damaged(format!("a tenant is in state {other}"))),
+    };
+    Ok(Tenant { id, uid, name, state, settings: columns.int()?, created: columns.time()? })
+}
+
+/// A switch as a number.
+pub(crate) const fn tenant_state_number(state: TenantState) -> i64 {
+    match state {
+        TenantState::Active => 0,
+        TenantState::Paused => 1,
+        TenantState::Suspended => 2,
+    }
+}
+
+macro_rules! key_columns {
+    () => {
+        "k.id, k.tenant, k.hash, k.scopes, k.note, k.created, k.revoked"
+    };
+}
+pub(crate) use key_columns;
+
+pub(crate) fn key(columns: &mut Columns<'_>) -> Result<Key> {
+    Ok(Key {
+        id: columns.text()?,
+        tenant: columns.int_opt()?.map(TenantId),
+        hash: columns.blob()?,
+        scopes: columns.list()?,
+        note: columns.text()?,
+        created: columns.time()?,
+        revoked: columns.time_opt()?,
+    })
+}
+
+macro_rules! plugin_columns {
+    () => {
+        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created"
+    };
+}
+pub(crate) use plugin_columns;
+
+macro_rules! version_columns {
+    () => {
+        "v.number, v.digest, v.manifest, v.inspection, v.grants, v.author, v.created, v.retired"
+    };
+}
+pub(crate) use version_columns;
+
+pub(crate) fn plugin(columns: &mut Columns<'_>) -> Result<Plugin> {
+    let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+    Ok(Plugin {
+        id: PluginId(columns.int()?),
+        name: columns.text()?,
+        active: number(columns.int_opt()?),
+        previous: number(columns.int_opt()?),
+        paused: columns.flag()?,
+        config: columns.text()?,
+        created: columns.time()?,
+    })
+}
+
+pub(crate) fn version(columns: &mut Columns<'_>) -> Result<Version> {
+    Ok(Version {
+        number: columns.narrow()?,
+        digest: columns.text()?,
+        manifest: columns.text()?,
+        inspection: columns.text()?,
+        grants: columns.text()?,
+        author: columns.text()?,
+        created: columns.time()?,
+        retired: columns.flag()?,
+    })
+}
+
+pub(crate) fn rule_set<'r>(row: impl Into<AnyRow<'r>>) -> Result<RuleSetRow> {
+    let mut columns = Columns::new(row);
+    let (number, rules, author) = (columns.int()?, columns.text()?, columns.text()?);
+    Ok(RuleSetRow { number, rules, author, note: columns.text()?, created: columns.time()? })
+}
+
+pub(crate) fn sink<'r>(row: impl Into<AnyRow<'r>>) -> Result<SinkRow> {
+    let mut columns = Columns::new(row);
+    Ok(SinkRow { name: columns.text()?, spec: columns.text()?, updated: columns.time()? })
+}
+
+pub(crate) fn secret<'r>(row: impl Into<AnyRow<'r>>) -> Result<SecretRow> {
+    let mut columns = Columns::new(row);
+    let (name, version) = (columns.text()?, columns.narrow()?);
+    Ok(SecretRow { name, version, sealed: columns.blob()?, updated: columns.time()? })
+}
+
+/// The set that every tenant begins with.
+pub(crate) fn no_rules(created: Timestamp) -> RuleSetRow {
+    RuleSetRow { number: 0, rules: "[]".into(), author: String::new(), note: String::new(), created }
+}
