@@ -97,9 +97,9 @@ impl Flow {
         let directory = Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling));
         let outbox: Arc<dyn Deliveries> = Arc::<dyn bulkhead_store::Backend>::clone(&store);
         let sinks: Arc<dyn SinkDirectory> = Arc::<Directory>::clone(&directory);
-        let delivering = Deliver::new(options.deliver, outbox, sinks, outlets, Arc::clone(&clock));
-        let deliver = delivering.handle();
         let fences = Arc::new(ArcSwap::from_pointee(HashMap::new()));
+        let delivering = Deliver::new(options.deliver, outbox, sinks, outlets, Arc::clone(&clock), Arc::clone(&fences));
+        let deliver = delivering.handle();
         let dispatching = Arc::new(Dispatch::new(
             wakes.clone(),
             Arc::clone(&store),

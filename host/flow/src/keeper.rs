@@ -1,4 +1,9 @@
-//! The keeper: renews leases, wakes what sleeps (retries, timers), and tidies up.
+//! The keeper: holds this node's share of the shards, wakes what sleeps (retries, timers, what other nodes appended),
+//! and tidies up.
+//!
+//! Every node takes an even share: the shards divided by the nodes that are at work, rounded up. Who has more hands the
+//! rest over, once no batch is under way there; who has less takes what is free. A node that is gone is noticed when its
+//! leases have run out; one that is stopped and goes on later finds its commits fenced.
 //!
 //! Losing a wake-up costs latency, never an event: every loop here also looks by itself, at the latest after a second.
 
@@ -8,29 +13,37 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bulkhead_domain::clock::Clock;
+use bulkhead_domain::id::Shard;
+use bulkhead_domain::id::TenantId;
 use bulkhead_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatch;
-use crate::dispatch::Fences;
 use crate::dispatch::Handle;
 use crate::live::Live;
+use crate::shards::Fences;
 
 /// Leases and pace.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// This node's name among those that share the store.
+    /// This node's name among those that share the store; another one at each start, so that a process never passes for
+    /// the one before it.
     pub node: String,
-    /// How long a lease lasts without being renewed.
+    /// How long a lease lasts without being renewed: what a takeover waits for. It is renewed four times in that time.
     pub lease: Duration,
     /// The longest time between two looks for what is due.
     pub look: Duration,
+    /// Whether other nodes may append to the store: then the backlog is looked for, too.
+    pub shared: bool,
 }
 
 /// Timers fired, and values expired, per transaction.
 const TIMERS_MAX: u32 = 1_000;
 const EXPIRED_MAX: u32 = 10_000;
+/// How long batches may take to leave shards that are handed over. Who is not done by then is fenced, and runs again
+/// elsewhere.
+const LEAVE: Duration = Duration::from_millis(500);
 
 /// The service.
 pub struct Keeper {
@@ -58,14 +71,10 @@ impl Keeper {
         Self { options, store, clock, dispatch, service, live, fences }
     }
 
-    /// Takes the leases and wakes everything that was left to do: all tenants, without a cap.
+    /// Takes leases and wakes everything in them that was left to do: all tenants, without a cap. Says how much.
     pub async fn recover(&self) -> bulkhead_store::Result<usize> {
         self.renew().await?;
-        let backlog = self.store.host_backlog(self.clock.now()).await?;
-        for (tenant, shard) in &backlog {
-            self.dispatch.wake(*tenant, &[*shard]);
-        }
-        Ok(backlog.len())
+        self.wake_backlog().await
     }
 
     /// Keeps until `stop`.
@@ -75,30 +84,55 @@ impl Keeper {
         loops.spawn(stop.clone().run_until_cancelled_owned(async move { keeper.lease_loop().await }));
         let keeper = Arc::clone(&self);
         loops.spawn(stop.clone().run_until_cancelled_owned(async move { keeper.due_loop().await }));
+        if self.options.shared {
+            let keeper = Arc::clone(&self);
+            loops.spawn(stop.clone().run_until_cancelled_owned(async move { keeper.backlog_loop().await }));
+        }
         loops.spawn(stop.run_until_cancelled_owned(async move { self.tidy_loop().await }));
         while loops.join_next().await.is_some() {}
     }
 
-    async fn renew(&self) -> bulkhead_store::Result<()> {
-        let held = self.store.host_acquire(&self.options.node, self.options.lease, u16::MAX).await?;
-        let fences: HashMap<_, _> = held.into_iter().collect();
-        let gained = fences.keys().any(|shard| !self.fences.load().contains_key(shard));
-        self.fences.store(Arc::new(fences));
-        if gained {
-            let backlog = self.store.host_backlog(self.clock.now()).await?;
-            for (tenant, shard) in backlog {
-                self.dispatch.wake(tenant, &[shard]);
-            }
+    /// Renews the leases and takes or gives shards, so that all nodes have about as many. Says whether any came.
+    async fn renew(&self) -> bulkhead_store::Result<bool> {
+        let node = &self.options.node;
+        let mut nodes = self.store.host_nodes().await?;
+        if !nodes.contains(node) {
+            nodes.push(node.clone());
         }
-        Ok(())
+        let nodes = u16::try_from(nodes.len()).unwrap_or(u16::MAX);
+        let share = self.store.host_shards().div_ceil(nodes);
+        let mut held = self.store.host_acquire(node, self.options.lease, share).await?;
+        let surplus: Vec<Shard> = held.drain(usize::from(share).min(held.len())..).map(|(shard, _)| shard).collect();
+        let before = self.fences.load_full();
+        let gained = held.iter().any(|(shard, _)| !before.contains_key(shard));
+        let lost = before.keys().filter(|shard| !held.iter().any(|(other, _)| other == *shard)).count();
+        let now: HashMap<_, _> = held.into_iter().collect();
+        if *before != now {
+            tracing::info!(shards = now.len(), lost, nodes, "this node's shards have changed");
+            metrics::gauge!("bulkhead_shards").set(now.len() as f64);
+            self.fences.store(Arc::new(now));
+        }
+        if !surplus.is_empty() {
+            // Nothing new begins there from now on.
+            if tokio::time::timeout(LEAVE, self.dispatch.left(&surplus)).await.is_err() {
+                tracing::debug!("a batch is still under way in a shard that is handed over; it will be fenced");
+            }
+            self.store.host_hand_over(node, &surplus).await?;
+        }
+        Ok(gained)
     }
 
     async fn lease_loop(&self) {
         let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(self.options.lease / 3).await;
+            tokio::time::sleep(self.options.lease / 4).await;
             match self.renew().await {
-                Ok(()) => renewed = Instant::now(),
+                Ok(gained) => {
+                    renewed = Instant::now();
+                    if gained && let Err(error) = self.wake_backlog().await {
+                        tracing::warn!(%error, "cannot look for what is left to do in new shards");
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot renew the leases");
                     // Without a lease nothing may start; what is under way will be fenced if somebody took over.
@@ -106,6 +140,27 @@ impl Keeper {
                         self.fences.store(Arc::default());
                     }
                 }
+            }
+        }
+    }
+
+    /// Wakes the lanes among these that are this node's.
+    fn wake(&self, lanes: Vec<(TenantId, Shard)>) -> usize {
+        let held = self.fences.load();
+        let ours = lanes.into_iter().filter(|(_, shard)| held.contains_key(shard));
+        ours.map(|(tenant, shard)| self.dispatch.wake(tenant, &[shard])).count()
+    }
+
+    async fn wake_backlog(&self) -> bulkhead_store::Result<usize> {
+        Ok(self.wake(self.store.host_backlog(self.clock.now()).await?))
+    }
+
+    /// What other nodes append is told to this one, but nothing rests on that.
+    async fn backlog_loop(&self) {
+        loop {
+            tokio::time::sleep(self.options.look).await;
+            if let Err(error) = self.wake_backlog().await {
+                tracing::warn!(%error, "cannot look for what is left to do");
             }
         }
     }
@@ -130,9 +185,7 @@ impl Keeper {
     async fn look(&self) -> bulkhead_store::Result<Duration> {
         let now = self.clock.now();
         let (due, next_run) = self.store.host_due(now).await?;
-        for (tenant, shard) in due {
-            self.dispatch.wake(tenant, &[shard]);
-        }
+        self.wake(due);
         let fired = self.store.host_fire_timers(now, TIMERS_MAX).await?;
         for (tenant, shard) in fired.woken {
             self.dispatch.wake(tenant, &[shard]);
@@ -152,6 +205,9 @@ impl Keeper {
                 Ok(0) => {}
                 Ok(expired) => tracing::debug!(expired, "expired state values are gone"),
                 Err(error) => tracing::warn!(%error, "cannot expire state"),
+            }
+            if let Err(error) = self.store.host_tidy().await {
+                tracing::warn!(%error, "cannot tidy the store up");
             }
         }
     }

@@ -7,15 +7,19 @@
 //!
 //! Reading order: [`inbox`], [`tenants`], [`schedule`], [`dispatch`], [`deliver`], [`keeper`], [`live`].
 
+pub mod bus;
 pub mod deliver;
 pub mod dispatch;
 pub mod egress;
 mod flow;
 pub mod inbox;
 pub mod keeper;
+pub mod link;
 pub mod live;
 pub mod schedule;
+pub mod shards;
 pub mod sink;
+pub mod source;
 pub mod tenants;
 pub mod vault;
 

@@ -63,6 +63,7 @@ struct Inner {
 pub struct Schedule {
     inner: Mutex<Inner>,
     ready: Notify,
+    ended: Notify,
 }
 
 impl Schedule {
@@ -138,6 +139,18 @@ impl Schedule {
         }
     }
 
+    /// Resolves when no turn is under way in these shards.
+    pub async fn left(&self, shards: &[Shard]) {
+        loop {
+            let ended = self.ended.notified();
+            let queued = |slot: &Slot| matches!(slot, Slot::Queued);
+            if self.lock().slots.iter().all(|(turn, slot)| queued(slot) || !shards.contains(&turn.shard)) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// A turn is over; it took `cost` of a worker.
     pub fn done(&self, turn: Turn, cost: Duration, left: Left) {
         let mut inner = self.lock();
@@ -145,6 +158,7 @@ impl Schedule {
         let cost = i64::try_from(cost.as_micros()).unwrap_or(i64::MAX);
         let credit = inner.credit.entry(turn.tenant).or_insert(0);
         *credit = credit.saturating_sub(cost).max(-DEBT_MAX);
+        self.ended.notify_waiters();
         if again {
             inner.slots.insert(turn, Slot::Queued);
             inner.queue.push_back(turn);
@@ -221,6 +235,32 @@ mod tests {
             assert_eq!(schedule.next().await, turn(1));
             schedule.done(turn(1), Duration::from_secs(60), Left::More);
         }
+    }
+
+    #[tokio::test]
+    async fn a_shard_is_left_when_its_last_turn_is_over() {
+        let schedule = Schedule::default();
+        let other = Turn { tenant: TenantId(1), shard: Shard(1) };
+        schedule.wake(turn(1));
+        schedule.wake(other);
+        schedule.left(&[Shard(0), Shard(1)]).await;
+        assert_eq!([schedule.next().await, schedule.next().await], [turn(1), other]);
+        let waiting = schedule.left(&[Shard(1)]);
+        tokio::pin!(waiting);
+        assert!(once(&mut waiting).await.is_none());
+        schedule.done(turn(1), Duration::ZERO, Left::Idle);
+        assert!(once(&mut waiting).await.is_none(), "that was another shard's");
+        schedule.done(other, Duration::ZERO, Left::Idle);
+        waiting.await;
+    }
+
+    /// What a future gives if it is looked at once.
+    async fn once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|context| match std::pin::Pin::new(&mut *future).poll(context) {
+            std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
     }
 
     #[tokio::test]

@@ -257,7 +257,7 @@ fn outlets(config: &Config, address: SocketAddr) -> anyhow::Result<Outlets> {
         own_hosts: vec![address.to_string()],
         ..EgressOptions::default()
     });
-    Ok(Outlets { egress, files: Some(Arc::new(files)), log: false })
+    Ok(Outlets { egress, files: Some(Arc::new(files)), redis: None, log: false })
 }
 
 fn flow_options(config: &Config) -> bulkhead_flow::Options {
@@ -268,7 +268,7 @@ fn flow_options(config: &Config) -> bulkhead_flow::Options {
         dispatch: dispatch::Options { hops_max: config.causation.hops, ..dispatch::Options::default() },
         // Attempts end within the drain's time, so that they are settled and not made again.
         deliver: deliver::Options { grace: config.drain_grace * 3 / 4, ..deliver::Options::default() },
-        keeper: keeper::Options { node: NODE.to_owned(), lease: LEASE, look: LOOK },
+        keeper: keeper::Options { node: NODE.to_owned(), lease: LEASE, look: LOOK, shared: false },
     }
 }
 

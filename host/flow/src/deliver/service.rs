@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::Fence;
+use bulkhead_domain::id::Shard;
 use bulkhead_store::deliveries::Deliveries;
 use bulkhead_store::deliveries::DueDelivery;
 use bulkhead_store::deliveries::Settled;
@@ -35,6 +37,7 @@ use crate::deliver::handle::Handle;
 use crate::deliver::handle::Shared;
 use crate::deliver::handle::SinkKey;
 use crate::deliver::handle::lock;
+use crate::shards::Fences;
 use crate::sink::Outlets;
 
 /// Settlements in one transaction.
@@ -62,6 +65,7 @@ struct Flight {
 pub struct Deliver {
     options: Options,
     deliveries: Arc<dyn Deliveries>,
+    fences: Arc<Fences>,
     shared: Arc<Shared>,
 }
 
@@ -74,8 +78,9 @@ impl Deliver {
         directory: Arc<dyn SinkDirectory>,
         outlets: Outlets,
         clock: Arc<dyn Clock>,
+        fences: Arc<Fences>,
     ) -> Self {
-        Self { options, deliveries, shared: Arc::new(Shared::new(directory, outlets, clock)) }
+        Self { options, deliveries, fences, shared: Arc::new(Shared::new(directory, outlets, clock)) }
     }
 
     /// A handle.
@@ -90,6 +95,8 @@ impl Deliver {
         let mut service = Running {
             options: self.options,
             deliveries: self.deliveries,
+            held: self.fences.load_full(),
+            fences: self.fences,
             shared: self.shared,
             board: Board::new(),
             attempts: JoinSet::new(),
@@ -110,6 +117,9 @@ impl Deliver {
 struct Running {
     options: Options,
     deliveries: Arc<dyn Deliveries>,
+    fences: Arc<Fences>,
+    /// The shards as they were when it last looked.
+    held: Arc<HashMap<Shard, Fence>>,
     shared: Arc<Shared>,
     board: Board,
     attempts: JoinSet<End>,
@@ -178,6 +188,7 @@ impl Running {
         if self.unsettled.len() >= UNSETTLED_MAX {
             return;
         }
+        self.look_at_shards();
         while let Some(start) = self.board.start(now, &self.options) {
             let (shared, due) = (Arc::clone(&self.shared), start.due.clone());
             let id = self.attempts.spawn(async move { attempt::run(&shared, &due).await }).id();
@@ -191,10 +202,23 @@ impl Running {
             self.wants_fetch = false;
             let (without, in_flight) = (self.board.without_sinks(now), self.board.in_flight());
             let (deliveries, limit, at) = (Arc::clone(&self.deliveries), self.options.fetch, self.shared.clock.now());
-            self.fetching =
-                Some(Box::pin(async move { deliveries.host_due_deliveries(at, limit, &without, &in_flight).await }));
+            let shards: Vec<Shard> = self.held.keys().copied().collect();
+            self.fetching = Some(Box::pin(async move {
+                deliveries.host_due_deliveries(at, limit, &shards, &without, &in_flight).await
+            }));
         }
         metrics::gauge!("bulkhead_deliveries_running").set(self.board.running() as f64);
+    }
+
+    /// What waits here of a shard that is another's now is sent by that one.
+    fn look_at_shards(&mut self) {
+        let held = self.fences.load_full();
+        if self.held.keys().any(|shard| !held.contains_key(shard)) {
+            self.board.clear();
+            self.fetching = None;
+        }
+        self.wants_fetch |= held.keys().any(|shard| !self.held.contains_key(shard));
+        self.held = held;
     }
 
     fn fetched(&mut self, fetched: Fetched) {

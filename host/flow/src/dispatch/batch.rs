@@ -140,6 +140,7 @@ impl Execution {
             cursor_from: Position::ZERO,
             cursor_to: Position::ZERO,
             now: shared.now,
+            turn: None,
             settings: shared.view.tenant.settings,
             reads: Vec::new(),
             writes: Vec::new(),
@@ -169,6 +170,7 @@ impl Execution {
     pub fn go(mut self, batch: &Batch) -> Done {
         let began = Instant::now();
         (self.commit.cursor_from, self.commit.cursor_to) = (batch.cursor, batch.cursor);
+        self.commit.turn = Some(batch.turn);
         self.blocked.clone_from(&batch.blocked);
         let mut more = batch.more;
         let mut failed_keys = HashSet::new();

@@ -27,7 +27,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::event::Event;
@@ -61,6 +60,7 @@ use crate::live::Live;
 use crate::schedule::Left;
 use crate::schedule::Schedule;
 use crate::schedule::Turn;
+use crate::shards::Fences;
 use crate::tenants::Directory;
 use crate::tenants::TenantView;
 
@@ -101,9 +101,6 @@ impl Default for Options {
 const WARM_IDLE: Duration = Duration::from_secs(60);
 /// How long a turn waits before it reads again when the store is unavailable.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(250);
-
-/// The shards that this node may work on.
-pub type Fences = ArcSwap<HashMap<Shard, Fence>>;
 
 /// A cheap handle: wakes, pauses.
 #[derive(Clone)]
@@ -148,6 +145,11 @@ impl Handle {
     /// Resolves when the keeper should look again for what is due.
     pub(crate) async fn due_changed(&self) {
         self.due.notified().await;
+    }
+
+    /// Resolves when no turn is under way in these shards.
+    pub(crate) async fn left(&self, shards: &[Shard]) {
+        self.schedule.left(shards).await;
     }
 
     pub(crate) fn forgive_idle(&self) {

@@ -1,12 +1,8 @@
-//! The `file` sink: each delivery is a line of JSON in a file on the host, under a folder of the tenant's own.
+//! The `file` sink: each delivery is a line of a file on the host, under a folder of the tenant's own.
 //!
-//! ```text
-//! {"id":"eff_…","sink":"archive","rule":"big-orders","time":"2026-11-20T…Z","content_type":"application/json","data":{…}}
-//! ```
-//!
-//! `data` is the body if that is JSON, else its text; bytes that are no text come as `data_base64`. Lines that wait while
-//! others are being written go into the file together, with one fsync for all; a delivery counts as arrived after it.
-//! A line that a crash or a full disk cut short never takes the next one with it.
+//! A line is the delivery as a JSON document. Lines that wait while others are being written go into the file together,
+//! with one fsync for all; a delivery counts as arrived after it. A line that a crash or a full disk cut short never takes
+//! the next one with it.
 //!
 //! A file may be renamed away at any time (rotation): each batch opens it anew. One host writes to a folder.
 
@@ -24,18 +20,15 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bulkhead_domain::policy::verdict::Failure;
 use bulkhead_store::deliveries::DueDelivery;
 use serde::Deserialize;
-use serde::Serialize;
 use serde_json::Map;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::sink::Attempt;
+use crate::sink::document::document;
 use crate::sink::spec;
 use crate::sink::spec::SpecError;
 
@@ -89,47 +82,10 @@ impl FileSink {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    id: &'a str,
-    sink: &'a str,
-    rule: &'a str,
-    time: String,
-    content_type: &'a str,
-    #[serde(skip_serializing_if = "HashMap::is_empty")]
-    attributes: HashMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Data<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_base64: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Data<'a> {
-    Json(Box<RawValue>),
-    Text(&'a str),
-}
-
 fn line(due: &DueDelivery) -> Vec<u8> {
-    let delivery = &due.delivery;
-    let text = std::str::from_utf8(&delivery.body).ok();
-    // In valid JSON a line break can only stand between tokens, where a space says the same.
-    let json = text.and_then(|text| serde_json::from_str::<Box<RawValue>>(text).ok());
-    let json = json.and_then(|json| RawValue::from_string(json.get().replace(['\r', '\n'], " ")).ok());
-    let line = Line {
-        id: &delivery.id,
-        sink: &delivery.sink,
-        rule: &due.rule,
-        time: jiff::Timestamp::from_microsecond(due.created.0).unwrap_or_default().to_string(),
-        content_type: &delivery.content_type,
-        attributes: delivery.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-        data: json.map(Data::Json).or(text.map(Data::Text)),
-        data_base64: text.is_none().then(|| STANDARD.encode(&delivery.body)),
-    };
-    let mut bytes = serde_json::to_vec(&line).expect("because every part of a line is text or JSON already");
-    bytes.push(b'\n');
-    bytes
+    let mut line = document(due);
+    line.push(b'\n');
+    line
 }
 
 type Written = oneshot::Sender<Result<(), Failure>>;

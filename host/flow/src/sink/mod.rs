@@ -6,10 +6,12 @@
 //! Every sink carries the delivery's id to the receiver, the same on every attempt: an attempt may be made again after a
 //! crash although it arrived, and the id is how the receiver can tell.
 //!
-//! Reading order: [`SinkSpec`], [`spec`], [`webhook`], [`mod@file`], [`log`].
+//! Reading order: [`SinkSpec`], [`spec`], [`webhook`], [`mod@file`], [`redis`], [`log`].
 
+mod document;
 pub mod file;
 pub mod log;
+pub mod redis;
 pub mod spec;
 pub mod webhook;
 
@@ -34,6 +36,8 @@ pub struct Outlets {
     pub egress: Egress,
     /// Where file sinks write; none switches them off.
     pub files: Option<Arc<file::Files>>,
+    /// The Redis that stream and channel sinks write to; none switches them off.
+    pub redis: Option<Arc<redis::Outlet>>,
     /// Whether there are log sinks: deliveries, bodies included, then land in the host's own log.
     pub log: bool,
 }
@@ -90,6 +94,8 @@ impl ResolvedSink {
         match &*self.spec {
             SinkSpec::Webhook(webhook) => webhook.deliver(&outlets.egress, &self.secrets, due, now).await,
             SinkSpec::File(file) => file.deliver(outlets.files.as_deref(), &self.tenant_uid, due).await,
+            SinkSpec::RedisStream(stream) => stream.deliver(outlets.redis.as_deref(), &self.tenant_uid, due).await,
+            SinkSpec::RedisChannel(channel) => channel.deliver(outlets.redis.as_deref(), &self.tenant_uid, due).await,
             SinkSpec::Log(log) => log.deliver(outlets.log, &self.tenant_uid, due),
         }
     }
@@ -101,6 +107,8 @@ impl SinkSpec {
         match self {
             Self::Webhook(webhook) => webhook.check(&outlets.egress),
             Self::File(_) if outlets.files.is_none() => Err(SpecError::new("kind", "this host has no file sinks")),
+            Self::RedisStream(stream) => stream.check(outlets.redis.as_deref()),
+            Self::RedisChannel(_) => redis::check(outlets.redis.as_deref()).map(drop),
             Self::Log(_) if !outlets.log => Err(SpecError::new("kind", "this host has no log sinks")),
             Self::File(_) | Self::Log(_) => Ok(()),
         }
@@ -111,7 +119,7 @@ impl SinkSpec {
     pub fn secrets(&self) -> Vec<&str> {
         match self {
             Self::Webhook(webhook) => webhook.secrets(),
-            Self::File(_) | Self::Log(_) => Vec::new(),
+            Self::File(_) | Self::RedisStream(_) | Self::RedisChannel(_) | Self::Log(_) => Vec::new(),
         }
     }
 
@@ -120,7 +128,7 @@ impl SinkSpec {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Webhook(webhook) => webhook.retry.clone(),
-            Self::File(_) | Self::Log(_) => Retry::default(),
+            Self::File(_) | Self::RedisStream(_) | Self::RedisChannel(_) | Self::Log(_) => Retry::default(),
         }
     }
 
@@ -130,6 +138,7 @@ impl SinkSpec {
         match self {
             Self::Webhook(webhook) => webhook.concurrency,
             Self::File(_) => file::CONCURRENCY,
+            Self::RedisStream(_) | Self::RedisChannel(_) => redis::CONCURRENCY,
             Self::Log(_) => log::CONCURRENCY,
         }
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::sink::file;
 use crate::sink::log;
+use crate::sink::redis;
 use crate::sink::webhook;
 
 /// A checked sink.
@@ -20,11 +21,15 @@ pub enum SinkSpec {
     Webhook(webhook::Webhook),
     /// `file`: a line of a file on the host.
     File(file::FileSink),
+    /// `redis-stream`: an entry of a stream in the operator's Redis.
+    RedisStream(redis::StreamSink),
+    /// `redis-channel`: a message to a channel there.
+    RedisChannel(redis::ChannelSink),
     /// `log`: an entry of the host's log.
     Log(log::LogSink),
 }
 
-const KINDS: &str = "`webhook`, `file`, `log`";
+const KINDS: &str = "`webhook`, `file`, `redis-stream`, `redis-channel`, `log`";
 
 /// What is wrong with a sink's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +58,8 @@ impl SinkSpec {
             Some(Value::String(kind)) => match kind.as_str() {
                 "webhook" => webhook::parse(fields).map(Self::Webhook),
                 "file" => file::parse(fields).map(Self::File),
+                "redis-stream" => redis::stream::parse(fields).map(Self::RedisStream),
+                "redis-channel" => redis::channel::parse(fields).map(Self::RedisChannel),
                 "log" => log::parse(fields).map(Self::Log),
                 _ => Err(SpecError::new("kind", format!("`{}` is none of {KINDS}", kind.escape_debug()))),
             },
@@ -67,6 +74,8 @@ impl SinkSpec {
         match self {
             Self::Webhook(_) => "webhook",
             Self::File(_) => "file",
+            Self::RedisStream(_) => "redis-stream",
+            Self::RedisChannel(_) => "redis-channel",
             Self::Log(_) => "log",
         }
     }
@@ -165,6 +174,8 @@ mod tests {
         for (value, kind) in [
             (json!({"kind": "webhook", "url": "https://example.com/in"}), "webhook"),
             (json!({"kind": "file", "path": "out.ndjson"}), "file"),
+            (json!({"kind": "redis-stream", "stream": "orders", "maxlen": 500}), "redis-stream"),
+            (json!({"kind": "redis-channel", "channel": "orders.v2"}), "redis-channel"),
             (json!({"kind": "log"}), "log"),
         ] {
             assert_eq!(SinkSpec::parse(&value).map(|spec| spec.kind()), Ok(kind));
@@ -178,6 +189,17 @@ mod tests {
         refused(&json!({"kind": "webhook", "url": 5}), "url", "expected a string");
         refused(&json!({"kind": "webhook", "url": "x", "retry": {"tries": 3}}), "retry.tries", "unknown field `tries`");
         refused(&json!({"kind": "log", "path": "x"}), "path", "unknown field `path`");
+        refused(&json!({"kind": "redis-channel", "channel": "x", "url": "redis://h"}), "url", "unknown field `url`");
+    }
+
+    #[test]
+    fn names_in_redis_keep_their_place_in_a_key() {
+        for name in ["", "Orders", "a:b", "ten_other:stream:x", "a b", "a\nb", "*", "ü", &"x".repeat(65)] {
+            refused(&json!({"kind": "redis-stream", "stream": name}), "stream", "is no name of at most 64");
+            refused(&json!({"kind": "redis-channel", "channel": name}), "channel", "is no name of at most 64");
+        }
+        refused(&json!({"kind": "redis-stream", "stream": "x", "maxlen": 0}), "maxlen", "at least one");
+        refused(&json!({"kind": "redis-stream", "stream": "x", "maxlen": -1}), "maxlen", "invalid value");
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bulkhead_domain::clock::SystemClock;
+use bulkhead_domain::id::Fence;
+use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 use bulkhead_flow::deliver::Deliver;
 use bulkhead_flow::deliver::Handle;
@@ -57,6 +60,7 @@ impl Service {
             Arc::<Sinks>::clone(&sinks),
             local_outlets(),
             Arc::new(SystemClock),
+            Arc::new(ArcSwap::from_pointee(HashMap::from([(Shard(0), Fence(1))]))),
         );
         let (handle, stop) = (deliver.handle(), CancellationToken::new());
         let running = tokio::spawn(deliver.run(stop.clone()));

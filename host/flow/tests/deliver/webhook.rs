@@ -102,7 +102,7 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn a_slow_or_endless_receiver_takes_no_more_than_its_time() {
-    let outlets = Outlets { egress: Egress::new(local_options()), files: None, log: false };
+    let outlets = Outlets { egress: Egress::new(local_options()), files: None, redis: None, log: false };
     let endless = b"HTTP/1.1 500 No\r\ncontent-type: text/plain\r\n\r\n".to_vec();
     let ways = [
         ("failed egress:timeout", Say::Hang(Vec::new())),
@@ -126,7 +126,7 @@ async fn what_lacks_a_secret_or_may_not_go_there_sends_nothing() {
     let signed = json!({"kind": "webhook", "url": receiver.url("/"), "secret": "crm"});
     let made = attempt(&signed, &[]).await;
     assert_eq!(ended(&made), "rejected sink:secret");
-    let strict = Outlets { egress: Egress::new(EgressOptions::default()), files: None, log: false };
+    let strict = Outlets { egress: Egress::new(EgressOptions::default()), files: None, redis: None, log: false };
     let plain = json!({"kind": "webhook", "url": receiver.url("/")});
     let made = attempt_with(&strict, &plain, &[]).await;
     assert_eq!(ended(&made), "rejected denied:egress");

@@ -70,7 +70,7 @@ impl Host {
             clock: Arc::new(SystemClock),
             sandbox: sandbox.clone(),
             vault: Arc::new(Vault::new(Kek::new([2; 32]))),
-            outlets: Outlets { egress, files: Some(Arc::new(files)), log: false },
+            outlets: Outlets { egress, files: Some(Arc::new(files)), redis: None, log: false },
             effect_secret: [3; 32],
         };
         let options = Options {
@@ -83,6 +83,7 @@ impl Host {
                 node: "test".to_owned(),
                 lease: Duration::from_secs(30),
                 look: Duration::from_millis(200),
+                shared: false,
             },
         };
         let flow = Flow::start(options, parts).await.expect("because the store works");

@@ -91,7 +91,7 @@ impl Host {
         let sandbox = Sandbox::open(options).expect("because the pool fits");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let vault = Arc::new(Vault::new(Kek::new([2; 32])));
-        let outlets = Outlets { egress: Egress::new(EgressOptions::default()), files: None, log: false };
+        let outlets = Outlets { egress: Egress::new(EgressOptions::default()), files: None, redis: None, log: false };
         let parts = Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -107,7 +107,7 @@ impl Host {
             ceiling: bulkhead_domain::policy::limits::Limits::default(),
             dispatch: dispatch::Options::default(),
             deliver: deliver::Options::default(),
-            keeper: keeper::Options { node: "test".to_owned(), lease: Duration::from_secs(30), look },
+            keeper: keeper::Options { node: "test".to_owned(), lease: Duration::from_secs(30), look, shared: false },
         };
         let flow = Flow::start(options, parts).await.expect("because the store works");
         let directory = Arc::clone(&flow.directory);
