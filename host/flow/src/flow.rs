@@ -17,6 +17,7 @@ use bulkhead_store::deliveries::Deliveries;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::Bus;
 use crate::deliver;
 use crate::deliver::Deliver;
 use crate::deliver::SinkDirectory;
@@ -27,6 +28,7 @@ use crate::inbox::Inbox;
 use crate::keeper;
 use crate::keeper::Keeper;
 use crate::live::Live;
+use crate::shards::Fences;
 use crate::sink::Outlets;
 use crate::tenants::Directory;
 use crate::vault::Vault;
@@ -62,6 +64,8 @@ pub struct Parts {
     pub outlets: Outlets,
     /// Effect ids and guests' randomness follow from it. The same at every start, or repeats would not be known again.
     pub effect_secret: [u8; 32],
+    /// Tells other nodes of the store what happened here.
+    pub bus: Bus,
 }
 
 /// The services at work. What others may ask of them is public.
@@ -76,6 +80,8 @@ pub struct Flow {
     pub live: Live,
     /// The cache of tenants' settings.
     pub directory: Arc<Directory>,
+    /// Which shards are this node's.
+    pub fences: Arc<Fences>,
     /// Ended as soon as a service ended without being asked to: the process should end, too, and start anew.
     pub broken: CancellationToken,
     store: Store,
@@ -91,13 +97,13 @@ pub struct Flow {
 impl Flow {
     /// Starts everything. What was left to do at the last end is under way when this returns.
     pub async fn start(options: Options, parts: Parts) -> bulkhead_store::Result<Self> {
-        let Parts { store, clock, sandbox, vault, outlets, effect_secret } = parts;
-        let live = Live::default();
-        let wakes = dispatch::Handle::new(store.host_shards());
+        let Parts { store, clock, sandbox, vault, outlets, effect_secret, bus } = parts;
+        let live = Live::new(bus.clone());
+        let fences = Arc::new(ArcSwap::from_pointee(HashMap::new()));
+        let wakes = dispatch::Handle::new(store.host_shards(), Arc::clone(&fences), bus);
         let directory = Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling));
         let outbox: Arc<dyn Deliveries> = Arc::<dyn bulkhead_store::Backend>::clone(&store);
         let sinks: Arc<dyn SinkDirectory> = Arc::<Directory>::clone(&directory);
-        let fences = Arc::new(ArcSwap::from_pointee(HashMap::new()));
         let delivering = Deliver::new(options.deliver, outbox, sinks, outlets, Arc::clone(&clock), Arc::clone(&fences));
         let deliver = delivering.handle();
         let dispatching = Arc::new(Dispatch::new(
@@ -120,7 +126,7 @@ impl Flow {
             wakes.clone(),
             Arc::clone(&dispatching),
             live.clone(),
-            fences,
+            Arc::clone(&fences),
         ));
         let inbox =
             Inbox::new(Arc::clone(&store), clock, wakes.clone(), live.clone(), options.inbox, options.descendants);
@@ -141,6 +147,7 @@ impl Flow {
             deliver,
             live,
             directory,
+            fences,
             broken,
             store,
             node,

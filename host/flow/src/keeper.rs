@@ -144,11 +144,9 @@ impl Keeper {
         }
     }
 
-    /// Wakes the lanes among these that are this node's.
+    /// Wakes the lanes among these that are this node's. Says how many.
     fn wake(&self, lanes: Vec<(TenantId, Shard)>) -> usize {
-        let held = self.fences.load();
-        let ours = lanes.into_iter().filter(|(_, shard)| held.contains_key(shard));
-        ours.map(|(tenant, shard)| self.dispatch.wake(tenant, &[shard])).count()
+        lanes.into_iter().filter(|(tenant, shard)| self.dispatch.heard(*tenant, *shard)).count()
     }
 
     async fn wake_backlog(&self) -> bulkhead_store::Result<usize> {
@@ -158,7 +156,7 @@ impl Keeper {
     /// What other nodes append is told to this one, but nothing rests on that.
     async fn backlog_loop(&self) {
         loop {
-            tokio::time::sleep(self.options.look).await;
+            let _ = tokio::time::timeout(self.options.look, self.dispatch.backlog_changed()).await;
             if let Err(error) = self.wake_backlog().await {
                 tracing::warn!(%error, "cannot look for what is left to do");
             }

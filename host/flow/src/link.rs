@@ -22,6 +22,11 @@ pub(crate) fn client(url: &str) -> Result<Client, LinkError> {
     Client::open(info.set_redis_settings(habits).set_tcp_settings(tcp)).map_err(|error| wrong(&error))
 }
 
+/// Whether that is an address. Connects to nothing.
+pub fn check(url: &str) -> Result<(), LinkError> {
+    client(url).map(drop)
+}
+
 fn wrong(error: &RedisError) -> LinkError {
     // The library's own words come without the address; those of others would not have to.
     let reason = match error.kind() {

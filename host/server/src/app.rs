@@ -18,6 +18,8 @@ use anyhow::bail;
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::SystemClock;
 use bulkhead_flow::Flow;
+use bulkhead_flow::bus::Bus;
+use bulkhead_flow::bus::Transport;
 use bulkhead_flow::deliver;
 use bulkhead_flow::dispatch;
 use bulkhead_flow::egress::Egress;
@@ -25,12 +27,11 @@ use bulkhead_flow::egress::EgressOptions;
 use bulkhead_flow::keeper;
 use bulkhead_flow::sink::Outlets;
 use bulkhead_flow::sink::file::Files;
+use bulkhead_flow::sink::redis::Outlet;
 use bulkhead_flow::vault::Kek;
 use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
-use bulkhead_store::sqlite;
-use bulkhead_store::sqlite::Sqlite;
 use rand::TryRngCore as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
@@ -46,20 +47,26 @@ use crate::api::state::Streams;
 use crate::api::trials::Trials;
 use crate::auth::Keyring;
 use crate::cli::stopped;
-use crate::config;
 use crate::config::Config;
+use crate::hearing;
+use crate::hearing::Hearing;
 use crate::http;
 use crate::install::Installer;
+use crate::node;
 use crate::secret_file;
+use crate::store::Opened;
 use crate::telemetry;
 use crate::watch::Watch;
 
-/// The node's name among those that share the store. Nobody shares an embedded one.
-const NODE: &str = "embedded";
-/// How long a lease lasts without being renewed: with one node, only its own restart waits for nothing.
-const LEASE: Duration = Duration::from_secs(30);
+/// The node's name in an embedded store. Nobody shares it, so the name stays and a restart waits for no lease.
+const ALONE: &str = "embedded";
+/// How long a lease lasts without being renewed: what a takeover waits for, if there is anybody to take over.
+const LEASE_ALONE: Duration = Duration::from_secs(30);
+const LEASE_SHARED: Duration = Duration::from_secs(2);
 /// The longest time between two looks for what is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// The most entries of a stream that a Redis sink writes to.
+const SINK_STREAM_ENTRIES_MAX: u64 = 1_000_000;
 /// The largest file of a file sink; whoever reads it rotates it.
 const SINK_FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -70,12 +77,13 @@ pub struct App {
     /// The operator's key, only when it was made just now: it is never shown again.
     pub operator_key: Option<String>,
     grace: Duration,
-    store: Sqlite,
+    store: Opened,
     flow: Flow,
     /// Ends streams and readiness; then the listener; then the watch of plugins.
     ending: CancellationToken,
     server: JoinHandle<()>,
-    watch: Option<JoinHandle<()>>,
+    /// The watch of plugins, and what listens to other nodes.
+    beside: Vec<JoinHandle<()>>,
 }
 
 /// Starts a host. When this returns, it serves.
@@ -90,12 +98,18 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         .await
         .with_context(|| format!("cannot listen on {}; `--listen 127.0.0.1:0` takes any free port", config.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
-    let sqlite = open_store(&config).await?;
-    let store: Store = Arc::new(sqlite.clone());
-    let secrets = Secrets::read(&config.data_dir, &store).await?;
+    let mut node = node::name(config.node.as_deref());
+    let opened = Opened::open(&config, &node).await?;
+    let (store, shared) = (opened.ports(), opened.is_shared());
+    if !shared {
+        ALONE.clone_into(&mut node);
+    }
+    let secrets = Secrets::read(&config, &store).await?;
     let sandbox = open_sandbox(&config, secrets.artefacts).await?;
-    let vault = Arc::new(Vault::new(Kek::load_or_create(&config.data_dir.join("kek"))?));
+    let vault = Arc::new(Vault::new(Kek::load_or_create(&config.keys_dir.join("kek"))?));
     let outlets = outlets(&config, address)?;
+    let transport = transport(&config, &secrets, shared)?;
+    let bus = transport.as_ref().map_or_else(Bus::local, Transport::bus);
     let parts = bulkhead_flow::Parts {
         store: Arc::clone(&store),
         clock: Arc::clone(&clock),
@@ -103,10 +117,11 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         vault: Arc::clone(&vault),
         outlets: outlets.clone(),
         effect_secret: secrets.effects,
+        bus: bus.clone(),
     };
     let paused = store.operator_paused().await?;
-    let flow = Flow::start(flow_options(&config), parts).await?;
-    let keyring = Keyring::new(Arc::clone(&store), &secrets.pepper, config.operator_key.as_ref());
+    let flow = Flow::start(flow_options(&config, &node, shared), parts).await?;
+    let keyring = Keyring::new(Arc::clone(&store), &secrets.pepper, config.operator_key.as_ref(), bus.clone());
     let operator_key = first_operator_key(&config, &store, &keyring, &*clock).await?;
     let directory = Arc::clone(&flow.directory);
     let installer = Installer::new(
@@ -138,23 +153,32 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         streams: Streams::default(),
         ending: ending.clone(),
         paused: AtomicBool::new(false),
+        bus,
+        shared,
     });
     api.apply_paused(paused);
     if paused {
         tracing::warn!("everything is paused by the operator's switch; events are taken in and wait");
     }
+    let mut beside = Vec::new();
+    if shared {
+        beside.push(tokio::spawn(hearing::watch_switch(api.clone(), ending.clone())));
+    }
+    if let Some(transport) = transport {
+        beside.push(tokio::spawn(transport.run(Arc::new(Hearing::new(api.clone())), ending.clone())));
+    }
     let server = tokio::spawn(http::serve(listener, api::router(api), ending.clone(), config.drain_grace));
-    let watch = config.plugins_dir.clone().map(|folder| {
+    if let Some(folder) = config.plugins_dir.clone() {
         let watch = Watch::new(folder, store, installer, SystemClock);
         let stop = ending.clone();
-        tokio::spawn(async move {
+        beside.push(tokio::spawn(async move {
             if let Err(error) = watch.run(stop).await {
                 tracing::error!(error = format!("{error:#}"), "plugins are not watched any more");
             }
-        })
-    });
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
-    Ok(App { address, operator_key, grace: config.drain_grace, store: sqlite, flow, ending, server, watch })
+        }));
+    }
+    tracing::info!(%address, node, version = env!("CARGO_PKG_VERSION"), "serving");
+    Ok(App { address, operator_key, grace: config.drain_grace, store: opened, flow, ending, server, beside })
 }
 
 impl App {
@@ -178,8 +202,8 @@ impl App {
         self.ending.cancel();
         // Requests wait for the store, and events that they hand in are worked off as long as the flow runs.
         let _ = self.server.await;
-        if let Some(watch) = self.watch {
-            let _ = watch.await;
+        for service in self.beside {
+            let _ = service.await;
         }
         self.flow.stop(self.grace).await;
         self.store.close().await;
@@ -189,7 +213,7 @@ impl App {
 
 /// What the host keeps to itself.
 struct Secrets {
-    /// Keys are hashed under it. In the data folder, not in the database.
+    /// Keys are hashed under it. In the folder of keys, not in the database.
     pepper: [u8; 32],
     /// Authenticates compiled plugins on this node's disk.
     artefacts: [u8; 32],
@@ -200,15 +224,17 @@ struct Secrets {
 }
 
 impl Secrets {
-    async fn read(folder: &Path, store: &Store) -> anyhow::Result<Self> {
+    async fn read(config: &Config, store: &Store) -> anyhow::Result<Self> {
+        let folder = &config.keys_dir;
+        make_private(folder)?;
         let pepper = secret_file::load_or_create(&folder.join("pepper"))?;
-        let artefacts = secret_file::load_or_create(&folder.join("artefact-key"))?;
-        // A store with another's data folder has keys that nobody can use and secrets that nobody can open.
+        let artefacts = secret_file::load_or_create(&config.data_dir.join("artefact-key"))?;
+        // A store with another's keys has keys of tenants that nobody can use and secrets that nobody can open.
         let mark = blake3::derive_key("bulkhead 2026 data folder mark", &pepper);
         if store.host_value_or("data_folder", &mark).await? != mark {
             bail!(
-                "the data folder {} does not belong to this store: keys and secrets would not work; \
-                 give the folder that the store was made with (--data-dir), from a backup if need be",
+                "the keys in {} do not belong to this store: tenants' keys and secrets would not work; give the \
+                 folder that the store was made with (--data-dir, or keys_dir), copied from another node or a backup",
                 folder.display()
             );
         }
@@ -225,14 +251,13 @@ async fn of_store(store: &Store, name: &str) -> anyhow::Result<[u8; 32]> {
     <[u8; 32]>::try_from(kept).map_err(|_| anyhow::anyhow!("the store's value `{name}` is damaged"))
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Sqlite> {
-    let config::Store::Sqlite(path) = &config.store;
-    let synchronous = match config.synchronous {
-        config::Synchronous::Full => sqlite::Synchronous::Full,
-        config::Synchronous::Normal => sqlite::Synchronous::Normal,
-    };
-    let options = sqlite::Options { synchronous, ..sqlite::Options::new(path) };
-    Sqlite::open(options).await.with_context(|| format!("the store {} cannot be opened", path.display()))
+/// Carries signals between the nodes of this store; none without Redis or without other nodes.
+fn transport(config: &Config, secrets: &Secrets, shared: bool) -> anyhow::Result<Option<Transport>> {
+    let Some(url) = config.redis.as_ref().filter(|_| shared) else { return Ok(None) };
+    // A name that all nodes of this store know, and nobody else.
+    let store = blake3::derive_key("bulkhead 2026 bus name", &secrets.effects);
+    let store: String = store[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(Transport::new(url.expose_secret(), &store)?))
 }
 
 async fn open_sandbox(config: &Config, key: [u8; 32]) -> anyhow::Result<Sandbox> {
@@ -257,10 +282,12 @@ fn outlets(config: &Config, address: SocketAddr) -> anyhow::Result<Outlets> {
         own_hosts: vec![address.to_string()],
         ..EgressOptions::default()
     });
-    Ok(Outlets { egress, files: Some(Arc::new(files)), redis: None, log: false })
+    let redis =
+        config.redis.as_ref().map(|url| Outlet::new(url.expose_secret(), SINK_STREAM_ENTRIES_MAX)).transpose()?;
+    Ok(Outlets { egress, files: Some(Arc::new(files)), redis: redis.map(Arc::new), log: false })
 }
 
-fn flow_options(config: &Config) -> bulkhead_flow::Options {
+fn flow_options(config: &Config, node: &str, shared: bool) -> bulkhead_flow::Options {
     bulkhead_flow::Options {
         inbox: config.limits.event.clone(),
         descendants: config.causation.descendants,
@@ -268,7 +295,12 @@ fn flow_options(config: &Config) -> bulkhead_flow::Options {
         dispatch: dispatch::Options { hops_max: config.causation.hops, ..dispatch::Options::default() },
         // Attempts end within the drain's time, so that they are settled and not made again.
         deliver: deliver::Options { grace: config.drain_grace * 3 / 4, ..deliver::Options::default() },
-        keeper: keeper::Options { node: NODE.to_owned(), lease: LEASE, look: LOOK, shared: false },
+        keeper: keeper::Options {
+            node: node.to_owned(),
+            lease: if shared { LEASE_SHARED } else { LEASE_ALONE },
+            look: LOOK,
+            shared,
+        },
     }
 }
 

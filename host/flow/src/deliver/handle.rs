@@ -137,6 +137,13 @@ impl Handle {
         self.wake();
     }
 
+    /// Another node says that somebody changed a sink of the tenant, or asks for deliveries again: its breakers close.
+    pub fn heard(&self, tenant: TenantId) {
+        let sinks: Vec<String> = self.breakers(tenant).into_iter().map(|view| view.sink).collect();
+        lock(&self.shared.resets).extend(sinks.into_iter().map(|sink| (tenant, sink)));
+        self.wake();
+    }
+
     /// The tenant's breakers that are not closed, by sink.
     #[must_use]
     pub fn breakers(&self, tenant: TenantId) -> Vec<BreakerView> {

@@ -49,6 +49,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::Bus;
+use crate::bus::Signal;
 use crate::deliver;
 use crate::dispatch::batch::Done;
 use crate::dispatch::batch::Execution;
@@ -107,28 +109,60 @@ const UNAVAILABLE_WAIT: Duration = Duration::from_millis(250);
 pub struct Handle {
     schedule: Arc<Schedule>,
     due: Arc<Notify>,
+    backlog: Arc<Notify>,
     shards: u16,
+    fences: Arc<Fences>,
+    bus: Bus,
 }
 
 impl Handle {
-    /// A handle on a schedule that nobody serves yet.
+    /// A handle on a schedule that nobody serves yet. What is to be done in shards that are not among `fences` is told to
+    /// other nodes over the bus.
     #[must_use]
-    pub fn new(shards: u16) -> Self {
-        Self { schedule: Arc::default(), due: Arc::default(), shards }
+    pub fn new(shards: u16, fences: Arc<Fences>, bus: Bus) -> Self {
+        Self { schedule: Arc::default(), due: Arc::default(), backlog: Arc::default(), shards, fences, bus }
     }
 
-    /// There is something to do in these shards of a tenant.
+    /// There is something to do in these shards of a tenant; whichever node holds them begins.
     pub fn wake(&self, tenant: TenantId, shards: &[Shard]) {
         for shard in shards {
-            self.schedule.wake(Turn { tenant, shard: *shard });
+            if !self.heard(tenant, *shard) {
+                self.bus.publish(Signal::Work { tenant, shard: *shard });
+            }
         }
     }
 
     /// There may be something to do anywhere in a tenant: its settings or switches changed.
     pub fn wake_tenant(&self, tenant: TenantId) {
-        for shard in Shard::all(tenant, self.shards, 1) {
+        let shards: Vec<Shard> = Shard::all(tenant, self.shards, 1).collect();
+        self.wake(tenant, &shards);
+    }
+
+    /// Another node says that there is something to do in a shard of a tenant. Says whether it is this node's.
+    pub fn heard(&self, tenant: TenantId, shard: Shard) -> bool {
+        let held = self.fences.load().contains_key(&shard);
+        if held {
             self.schedule.wake(Turn { tenant, shard });
         }
+        held
+    }
+
+    /// Another node says that there may be something to do anywhere in a tenant.
+    pub fn heard_tenant(&self, tenant: TenantId) {
+        for shard in Shard::all(tenant, self.shards, 1) {
+            self.heard(tenant, shard);
+        }
+    }
+
+    /// There may be something to do anywhere: the keeper looks at once.
+    pub fn look_again(&self) {
+        self.backlog.notify_one();
+        self.due.notify_one();
+    }
+
+    /// Resolves when the keeper should look again for what is left to do.
+    pub(crate) async fn backlog_changed(&self) {
+        self.backlog.notified().await;
     }
 
     /// Stops all work between batches, or goes on.

@@ -72,6 +72,7 @@ impl Host {
             vault: Arc::new(Vault::new(Kek::new([2; 32]))),
             outlets: Outlets { egress, files: Some(Arc::new(files)), redis: None, log: false },
             effect_secret: [3; 32],
+            bus: Default::default(),
         };
         let options = Options {
             inbox: inbox::Limits::default(),

@@ -257,11 +257,11 @@ pub async fn redeliver(
     let which = which.checked()?;
     let (sink, id) = (which.sink.as_deref(), which.id.as_deref());
     let redelivered = api.store.redeliver(caller.id(), sink, id, api.now()).await?;
-    match sink {
+    if let Some(sink) = sink {
         // Whoever asks for them again believes that the receiver is well.
-        Some(sink) => api.deliver.reset(caller.id(), sink),
-        None => api.deliver.wake(),
+        api.deliver.reset(caller.id(), sink);
     }
+    api.deliveries_changed(caller.id());
     tracing::info!(tenant = caller.tenant.name, key = caller.key, redelivered, "parked deliveries are tried again");
     Ok(Json(Redelivered { redelivered }))
 }
@@ -289,7 +289,7 @@ pub async fn discard(State(api): State<Api>, caller: Caller<Admin>, Body(which):
     let which = which.checked()?;
     let (sink, id) = (which.sink.as_deref(), which.id.as_deref());
     let dropped = api.store.drop_deliveries(caller.id(), sink, id, api.now()).await?;
-    api.deliver.wake();
+    api.deliveries_changed(caller.id());
     tracing::info!(tenant = caller.tenant.name, key = caller.key, dropped, "parked deliveries were given up");
     Ok(Json(Dropped { dropped }))
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
+use bulkhead_flow::bus::Bus;
+use bulkhead_flow::bus::Signal;
 use bulkhead_flow::deliver;
 use bulkhead_flow::dispatch;
 use bulkhead_flow::inbox::Inbox;
@@ -81,8 +83,12 @@ pub struct State {
     pub streams: Streams,
     /// Set when the host ends: streams close, and it is not ready any more.
     pub ending: CancellationToken,
-    /// The operator's switch over everything, as it was set last on this node.
+    /// The operator's switch over everything, as it was seen last on this node.
     pub paused: AtomicBool,
+    /// Tells other nodes what happened.
+    pub bus: Bus,
+    /// Whether there may be other nodes.
+    pub shared: bool,
 }
 
 impl Api {
@@ -103,12 +109,20 @@ impl State {
         self.directory.invalidate(tenant).await;
         self.dispatch.wake_tenant(tenant);
         self.deliver.wake();
+        self.bus.publish(Signal::Settings { tenant });
+    }
+
+    /// Deliveries are to be looked at again, on whichever node makes them.
+    pub fn deliveries_changed(&self, tenant: TenantId) {
+        self.deliver.wake();
+        self.bus.publish(Signal::Deliveries { tenant });
     }
 
     /// Turns the switch over everything, here and (by the store) at the next start.
     pub async fn set_paused(&self, paused: bool) -> bulkhead_store::Result<()> {
         self.store.operator_set_paused(paused).await?;
         self.apply_paused(paused);
+        self.bus.publish(Signal::Switch);
         Ok(())
     }
 

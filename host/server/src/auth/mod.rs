@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A key is stored as HMAC-SHA256 of its secret under a pepper that is not in the database. Comparing takes the same time
-//! whatever is wrong, and an unknown id does the same work as a known one. What was found is remembered for a few seconds;
-//! a revocation or a suspension on this node forgets it at once.
+//! whatever is wrong, and an unknown id does the same work as a known one. What was found is remembered for a second; a
+//! revocation or a suspension forgets it at once, and the other nodes hear of it over the bus.
 //!
 //! A right secret is never refused for another's wrong guesses: with 256 random bits guessing is hopeless, so locking a
 //! key would only give a way to lock its owner out. Wrong secrets are counted per id, and answered 429 after ten a minute.
@@ -25,6 +25,8 @@ use std::time::Instant;
 
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
+use bulkhead_flow::bus::Bus;
+use bulkhead_flow::bus::Signal;
 use bulkhead_store::Store;
 use bulkhead_store::catalogue::Key;
 use bulkhead_store::catalogue::Tenant;
@@ -39,9 +41,9 @@ use subtle::ConstantTimeEq as _;
 
 use crate::auth::text::Kind;
 
-/// How long a key that was found, or not found, is believed to be so. Another node's revocation counts this much later.
-const FOUND_FOR: Duration = Duration::from_secs(5);
-const MISSING_FOR: Duration = Duration::from_secs(1);
+/// How long what was found, or not found, is believed to be so: if nothing is heard of it, another node's revocation counts
+/// this much later.
+const FOUND_FOR: Duration = Duration::from_millis(900);
 /// Keys remembered: far more than are in use at a time, and a bound for guesses of ids.
 const REMEMBERED_MAX: u64 = 10_000;
 /// Wrong secrets of one id within a minute before the answer says to stop.
@@ -104,16 +106,17 @@ struct Inner {
     /// How often something was forgotten: what was read before that must not be remembered after it.
     forgotten: AtomicU64,
     failures: moka::sync::Cache<String, Arc<AtomicU32>>,
+    bus: Bus,
 }
 
 impl Keyring {
     /// The keys of `store`, hashed under `pepper`; and the operator's key if it is set from outside.
-    pub fn new(store: Store, pepper: &[u8; 32], outside: Option<&SecretString>) -> Self {
+    pub fn new(store: Store, pepper: &[u8; 32], outside: Option<&SecretString>, bus: Bus) -> Self {
         let pepper = SecretString::from(hex(pepper));
         let outside = outside.map(|key| hash(&pepper, key.expose_secret()));
         let known = moka::sync::Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(FOUND_FOR).build();
         let failures = moka::sync::Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(FAILURE_WINDOW).build();
-        Self { inner: Arc::new(Inner { store, pepper, outside, known, forgotten: AtomicU64::new(0), failures }) }
+        Self { inner: Arc::new(Inner { store, pepper, outside, known, forgotten: AtomicU64::new(0), failures, bus }) }
     }
 
     /// Makes a key and adds it. What comes back is its only copy.
@@ -173,10 +176,17 @@ impl Keyring {
     pub fn forget(&self, id: &str) {
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
         self.inner.known.invalidate(id);
+        self.inner.bus.publish(Signal::Keys);
     }
 
     /// Forgets all keys: a tenant's state changed, and its keys are not known by tenant.
     pub fn forget_all(&self) {
+        self.heard();
+        self.inner.bus.publish(Signal::Keys);
+    }
+
+    /// Another node says that keys, or a tenant's state, changed.
+    pub fn heard(&self) {
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
         self.inner.known.invalidate_all();
     }
@@ -189,8 +199,7 @@ impl Keyring {
         }
         let forgotten = self.inner.forgotten.load(Ordering::SeqCst);
         let row = self.inner.store.host_key(id).await?;
-        let keep = if row.is_some() { FOUND_FOR } else { MISSING_FOR };
-        let known = Arc::new(Known { row, until: Instant::now() + keep });
+        let known = Arc::new(Known { row, until: Instant::now() + FOUND_FOR });
         self.inner.known.insert(id.to_owned(), Arc::clone(&known));
         if self.inner.forgotten.load(Ordering::SeqCst) != forgotten {
             self.inner.known.invalidate(id);

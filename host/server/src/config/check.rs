@@ -36,8 +36,8 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
         .map_err(|error| Problem::setting("the configuration", &error.path().to_string(), error.inner().message()))?;
     let mut checker = Checker { layers: &layers, problems: Vec::new(), warnings: layers.warnings.clone() };
     let listen = checker.listen(&raw.listen);
-    let store = checker.store(&raw.store);
-    checker.redis(raw.redis.as_deref());
+    let store = checker.store(&raw);
+    let redis = checker.redis(raw.redis.as_deref());
     let egress_allow = checker.subnets(&raw.egress.allow);
     let operator_key = checker.operator_key(layers.operator_key.as_deref());
     checker.log(&raw.log.level);
@@ -49,11 +49,14 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
         (Some(listen), Some(store), true) => Ok(Config {
             listen,
             store,
+            redis,
+            node: raw.node.clone().filter(|text| !text.is_empty()),
             synchronous: match raw.synchronous {
                 raw::Synchronous::Full => Synchronous::Full,
                 raw::Synchronous::Normal => Synchronous::Normal,
             },
             data_dir: PathBuf::from(&raw.data_dir),
+            keys_dir: PathBuf::from(raw.keys_dir.as_ref().unwrap_or(&raw.data_dir)),
             plugins_dir: raw.plugins_dir.as_deref().filter(|text| !text.is_empty()).map(PathBuf::from),
             drain_grace: raw.drain_grace.0,
             log: Log {
@@ -127,6 +130,10 @@ fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
+fn is_postgres(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
 struct Checker<'l> {
     layers: &'l Layers,
     problems: Vec<Problem>,
@@ -162,11 +169,13 @@ impl Checker<'_> {
         address
     }
 
-    fn store(&mut self, text: &str) -> Option<Store> {
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let hint = "write sqlite:PATH; it holds one node's load, on one machine";
-            self.wrong_with("store", "Postgres is not built yet: this version keeps everything in SQLite", hint);
-            return None;
+    fn store(&mut self, raw: &raw::Config) -> Option<Store> {
+        let text = raw.store.as_str();
+        if is_postgres(text) {
+            return self.postgres(raw);
+        }
+        if raw.store_owner.is_some() {
+            self.wrong_with("store_owner", "only Postgres has owners", "leave it out beside an SQLite store");
         }
         match text.strip_prefix("sqlite:") {
             Some(path) if !path.is_empty() && path != ":memory:" => {
@@ -179,17 +188,37 @@ impl Checker<'_> {
             }
             None => {
                 let shown = super::render::masked(text);
-                self.wrong_with("store", format!("`{shown}` is no store that is known"), "write sqlite:PATH");
+                let hint = "write sqlite:PATH or postgres://ROLE@SERVER/DATABASE";
+                self.wrong_with("store", format!("`{shown}` is no store that is known"), hint);
                 None
             }
         }
     }
 
-    fn redis(&mut self, text: Option<&str>) {
-        if text.is_some_and(|text| !text.is_empty()) {
-            let hint = "leave it out; publish over HTTP, and read live events from GET /v1/events/stream";
-            self.wrong_with("redis", "Redis is not built yet: this version has no sources or sinks that use it", hint);
+    fn postgres(&mut self, raw: &raw::Config) -> Option<Store> {
+        self.above_zero("store_connections", u64::from(raw.store_connections));
+        let owner = raw.store_owner.as_deref().filter(|text| !text.is_empty());
+        for (path, text) in [("store", Some(raw.store.as_str())), ("store_owner", owner)] {
+            let Some(text) = text else { continue };
+            if !is_postgres(text) || bulkhead_store::postgres::check_url(text).is_err() {
+                let shown = super::render::masked(text);
+                let hint = "write postgres://ROLE:PASSWORD@SERVER/DATABASE";
+                self.wrong_with(path, format!("`{shown}` is no address of a Postgres database"), hint);
+                return None;
+            }
         }
+        let secret = |text: &str| SecretString::from(text.to_owned());
+        let connections = raw.store_connections;
+        Some(Store::Postgres { url: secret(&raw.store), owner: owner.map(secret), connections })
+    }
+
+    fn redis(&mut self, text: Option<&str>) -> Option<SecretString> {
+        let text = text.filter(|text| !text.is_empty())?;
+        if let Err(error) = bulkhead_flow::link::check(text) {
+            self.wrong("redis", error.to_string());
+            return None;
+        }
+        Some(SecretString::from(text.to_owned()))
     }
 
     fn subnets(&mut self, texts: &[String]) -> Vec<IpNet> {

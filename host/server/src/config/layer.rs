@@ -16,7 +16,7 @@ use crate::config::raw;
 use crate::toml_text;
 
 /// Settings that have no default, all of them texts.
-const OPTIONAL: [&str; 2] = ["plugins_dir", "redis"];
+const OPTIONAL: [&str; 5] = ["plugins_dir", "redis", "store_owner", "keys_dir", "node"];
 
 /// Variables that are ours, but no settings.
 const FOREIGN: [&str; 4] = ["BULKHEAD_URL", "BULKHEAD_KEY", "BULKHEAD_PROFILE", "BULKHEAD_CONFIG"];
@@ -24,8 +24,8 @@ const FOREIGN: [&str; 4] = ["BULKHEAD_URL", "BULKHEAD_KEY", "BULKHEAD_PROFILE", 
 /// The variable that sets the operator's key.
 pub const OPERATOR_KEY: &str = "BULKHEAD_OPERATOR_KEY";
 
-/// A setting as it came out.
-#[derive(Debug, Clone)]
+/// A setting as it came out. Its value may hold a password, so it is not shown by `Debug`.
+#[derive(Clone)]
 pub struct Setting {
     /// `limits.plugin.time`
     pub path: String,
@@ -33,6 +33,12 @@ pub struct Setting {
     pub value: Value,
     /// Where it comes from; none is the default.
     pub origin: Option<String>,
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setting").field("path", &self.path).field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 /// All layers, one on top of the other.

@@ -59,10 +59,16 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where everything is kept.
     pub store: Store,
+    /// The Redis that nodes signal each other over, and that sinks write to.
+    pub redis: Option<SecretString>,
+    /// This node's name in logs and in the list of nodes; none is the machine's.
+    pub node: Option<String>,
     /// When an event counts as durable.
     pub synchronous: Synchronous,
-    /// Keys of this node, caches, files of sinks.
+    /// Caches, files of sinks, and what is this node's alone.
     pub data_dir: PathBuf,
+    /// Keys that all nodes of a store share.
+    pub keys_dir: PathBuf,
     /// The folder that is watched for plugins.
     pub plugins_dir: Option<PathBuf>,
     /// How long what is under way may take to finish at the end.
@@ -87,10 +93,19 @@ pub struct Config {
 }
 
 /// Where everything is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Store {
-    /// An SQLite database at this path.
+    /// An SQLite database at this path, for one node.
     Sqlite(PathBuf),
+    /// A Postgres database, for several.
+    Postgres {
+        /// With the host's own role, which owns nothing.
+        url: SecretString,
+        /// With the role that owns the tables: if it is given, they are made and brought up to date at the start.
+        owner: Option<SecretString>,
+        /// Connections of this node at most.
+        connections: u32,
+    },
 }
 
 /// When an event counts as durable.

@@ -11,8 +11,12 @@ use crate::measure::Span;
 pub struct Config {
     pub listen: String,
     pub store: String,
+    pub store_owner: Option<String>,
+    pub store_connections: u32,
     pub synchronous: Synchronous,
     pub data_dir: String,
+    pub keys_dir: Option<String>,
+    pub node: Option<String>,
     pub plugins_dir: Option<String>,
     pub redis: Option<String>,
     pub drain_grace: Span,

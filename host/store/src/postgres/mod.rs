@@ -34,7 +34,7 @@
 //! When the server says so: with its defaults (`fsync`, `synchronous_commit = on`) that survives a power cut. After a
 //! failover to a replica that is behind, the last moments are missing, unless `synchronous_standby_names` names it.
 //!
-//! Reading order: `open` and `migrations`, `text` (statements and their parameters), `appends`, `commit`, then one file
+//! Reading order: `open` and `migrations`, `session` and `text` (statements and their parameters), `appends`, `commit`, then one file
 //! per port.
 
 mod appends;
@@ -48,6 +48,7 @@ mod migrations;
 mod open;
 mod plugins;
 mod runs;
+mod session;
 mod settings;
 mod state;
 mod text;
@@ -60,13 +61,15 @@ mod work;
 use std::sync::Arc;
 
 use bulkhead_domain::id::TenantId;
-use sqlx::PgConnection;
 use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use self::appends::Appends;
 pub use self::migrations::migrate;
 pub use self::open::Options;
+pub use self::open::check_url;
+use self::session::ANSWER;
+use self::session::Session;
 use self::text::Args;
 use crate::Backend;
 use crate::Result;
@@ -116,35 +119,30 @@ impl Postgres {
 
     /// A transaction over a tenant's rows.
     async fn begin(&self, tenant: TenantId) -> Result<Transaction> {
-        let mut inner = self.0.pool.begin().await.map_err(fault::outward)?;
-        let mut args = Args::default();
-        args.int(tenant.0);
-        text::execute(&mut inner, "SELECT be_tenant($1)", args).await?;
-        Ok(Transaction { inner })
+        let mut tx = Transaction { session: Session::take(&self.0.pool, ANSWER).await? };
+        tx.session.begin().await?;
+        tx.execute("SELECT be_tenant($1)", |args| _ = args.int(tenant.0)).await?;
+        Ok(tx)
     }
 }
 
 /// A transaction over the rows of one tenant; without [`Transaction::end`] nothing of it happened.
 struct Transaction {
-    inner: sqlx::Transaction<'static, sqlx::Postgres>,
+    session: Session,
 }
 
 impl Transaction {
     async fn fetch(&mut self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<Vec<PgRow>> {
         let mut args = Args::default();
         bind(&mut args);
-        text::fetch(self.conn(), sql, args).await
+        self.session.fetch(sql, args).await
     }
 
     /// Says how many rows changed.
     async fn execute(&mut self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
         let mut args = Args::default();
         bind(&mut args);
-        text::execute(self.conn(), sql, args).await
-    }
-
-    fn conn(&mut self) -> &mut PgConnection {
-        &mut self.inner
+        self.session.execute(sql, args).await
     }
 
     /// Keeps what other transactions do to the tenant's runs and deliveries away until this one ends.
@@ -163,7 +161,7 @@ impl Transaction {
     }
 
     async fn end(self) -> Result<()> {
-        self.inner.commit().await.map_err(fault::outward)
+        self.session.commit().await
     }
 }
 

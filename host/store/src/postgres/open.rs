@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::PgPoolOptions;
+use tokio::time::timeout;
 
 use crate::Error;
 use crate::Result;
@@ -59,14 +60,16 @@ impl Options {
 /// What every connection of a host is set to, as name and value.
 ///
 /// - The server ends a transaction whose node fell silent in the middle of it, so that its locks do not hold others up.
-/// - No statement of ours takes that long; one that does is cut off, and its caller told that the store is unavailable.
-/// - A connection whose other end is gone is noticed within seconds.
+/// - No statement of ours takes that long, or waits that long for a lock; one that does is cut off, and its caller told
+///   that the store is unavailable.
+/// - A connection whose other end is gone is noticed within seconds, also in the middle of a statement, which then ends.
 /// - Statements run thousands of times with lists of all lengths: planning each anew costs more than the plans differ.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 9] = [
     ("search_path", "bulkhead,pg_temp"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("statement_timeout", "30s"),
-    ("lock_timeout", "10s"),
+    ("lock_timeout", "4s"),
+    ("client_connection_check_interval", "2s"),
     ("tcp_keepalives_idle", "5"),
     ("tcp_keepalives_interval", "2"),
     ("tcp_keepalives_count", "3"),
@@ -75,6 +78,11 @@ const SETTINGS: [(&str, &str); 8] = [
 
 /// Statements that stay prepared on a connection: all there are.
 const STATEMENTS: usize = 200;
+
+/// Whether that is an address of a database. Connects to nothing; the error does not repeat a password.
+pub fn check_url(url: &str) -> Result<()> {
+    parse(url).map(drop)
+}
 
 /// Reads a URL.
 pub(super) fn parse(url: &str) -> Result<PgConnectOptions> {
@@ -96,11 +104,15 @@ pub(super) async fn open(options: &Options) -> Result<(PgPool, u16)> {
         // A connection that fails in use is replaced; asking each before use would double the round trips.
         .test_before_acquire(false)
         .connect_with(connect.clone())
-        .await
-        .map_err(|error| {
+        .await;
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(error) => {
             let place = format!("{}:{}", connect.get_host(), connect.get_port());
-            fault::unavailable(format!("cannot connect to Postgres at {place}"), error)
-        })?;
+            let why = reason(error, &connect, options.patience).await;
+            return Err(fault::unavailable(format!("cannot connect to Postgres at {place}"), why));
+        }
+    };
     let mut conn = pool.acquire().await.map_err(fault::outward)?;
     check_role(&mut conn).await?;
     check_tables(&mut conn).await?;
@@ -108,6 +120,17 @@ pub(super) async fn open(options: &Options) -> Result<(PgPool, u16)> {
     let shards = rows.first().map_or(Ok(0), |row| Columns::new(row).narrow())?;
     drop(conn);
     Ok((pool, shards))
+}
+
+/// Why there is no connection. The pool tries until its time is over, and then tells of nothing but that.
+async fn reason(error: sqlx::Error, connect: &PgConnectOptions, patience: Duration) -> sqlx::Error {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error;
+    }
+    match timeout(patience, connect.connect()).await {
+        Ok(Err(why)) => why,
+        Ok(Ok(_)) | Err(_) => error,
+    }
 }
 
 /// Row-level security binds neither superusers, nor who may bypass it; and an owner could switch it off.

@@ -40,6 +40,8 @@ const LIST: &str = "events:stream";
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// The longest that events go on after the key is revoked or the tenant suspended.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
+/// Between two looks for what other nodes appended, in case nobody says so.
+const LOOK: Duration = Duration::from_secs(1);
 /// Events that are read at a time.
 const CHUNK: u32 = 100;
 /// How long a client that lost the connection should wait.
@@ -151,6 +153,8 @@ impl Follower {
                 return Some(messages.into());
             }
             if !more {
+                // What another node appends may not be heard of.
+                let look = if self.api.shared { Instant::now() + LOOK } else { beat };
                 let ticked = async {
                     if self.ticks.changed().await.is_err() {
                         std::future::pending::<()>().await;
@@ -159,7 +163,7 @@ impl Follower {
                 tokio::select! {
                     () = self.api.ending.cancelled() => return None,
                     () = ticked => {}
-                    () = tokio::time::sleep_until(beat) => {}
+                    () = tokio::time::sleep_until(look.min(beat)) => {}
                 }
             }
             if Instant::now() >= beat {

@@ -99,6 +99,7 @@ impl Host {
             vault: Arc::clone(&vault),
             outlets: outlets.clone(),
             effect_secret: [3; 32],
+            bus: Default::default(),
         };
         let look = Duration::from_millis(200);
         let options = Options {
@@ -120,7 +121,7 @@ impl Host {
         );
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
         let api = Api::new(State {
-            keyring: Keyring::new(Arc::clone(&store), &[4; 32], None),
+            keyring: Keyring::new(Arc::clone(&store), &[4; 32], None, Default::default()),
             store,
             clock,
             cursors: Cursors::new(&[5; 32]),
@@ -140,6 +141,8 @@ impl Host {
             streams: Streams::default(),
             ending: CancellationToken::new(),
             paused: AtomicBool::new(false),
+            bus: Default::default(),
+            shared: false,
         });
         Self { router: api::router(api.clone()), api, _flow: flow, _folder: folder }
     }
