@@ -22,7 +22,8 @@ use crate::config::Config;
 pub const SHARDS: u16 = 48;
 /// How long a start waits for a server that is starting, too.
 const PATIENCE: Duration = Duration::from_secs(60);
-const BETWEEN: Duration = Duration::from_millis(500);
+const BETWEEN_FIRST: Duration = Duration::from_millis(250);
+const BETWEEN_LAST: Duration = Duration::from_secs(5);
 
 /// A store that is open.
 #[derive(Clone)]
@@ -95,11 +96,13 @@ async fn patiently<T, F: Future<Output = bulkhead_store::Result<T>>>(
     mut ask: impl FnMut() -> F,
 ) -> bulkhead_store::Result<T> {
     let began = Instant::now();
+    let mut between = BETWEEN_FIRST;
     loop {
         match ask().await {
-            Err(error @ Error::Unavailable { source: Some(_), .. }) if began.elapsed() < PATIENCE => {
-                tracing::warn!(%error, "the store's server cannot be reached; asking again");
-                tokio::time::sleep(BETWEEN).await;
+            Err(Error::Unavailable { reason, source: Some(cause) }) if began.elapsed() < PATIENCE => {
+                tracing::warn!(%cause, "{reason}; asking again");
+                tokio::time::sleep(between).await;
+                between = (between * 2).min(BETWEEN_LAST);
             }
             answer => return answer,
         }
