@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod deliveries;
 pub mod leases;
 pub mod log;
+pub mod outbox;
 pub mod postgres;
 mod row;
 pub mod sqlite;
