@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 
 use crate::Result;
@@ -38,6 +39,8 @@ pub struct Tenant {
     pub settings: i64,
     /// When it was made.
     pub created: Timestamp,
+    /// What the operator allows it; what is unset is the host's default.
+    pub quotas: Quotas,
 }
 
 /// Tenants.
@@ -57,6 +60,9 @@ pub trait Tenants: Send + Sync {
 
     /// Turns its switch.
     async fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<()>;
+
+    /// Replaces its quotas; they are in [`Tenant`] from then on.
+    async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()>;
 
     /// The operator's switch over everything: true pauses all dispatch and delivery. Kept over restarts.
     async fn operator_set_paused(&self, paused: bool) -> Result<()>;

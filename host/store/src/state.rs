@@ -35,6 +35,9 @@ pub trait State: Send + Sync {
         limit: u32,
     ) -> Result<Vec<String>>;
 
+    /// Bytes of all keys and values of a tenant, expired ones that are still there included. Reads through all of them.
+    async fn state_bytes(&self, tenant: TenantId) -> Result<u64>;
+
     /// Deletes expired values of all tenants, at most `limit`; says how many.
     async fn host_expire_state(&self, now: Timestamp, limit: u32) -> Result<u64>;
 }

@@ -421,6 +421,9 @@ pub trait Work: Send + Sync {
     /// Makes held runs due, in order. Says how many, and in which shards.
     async fn resume_held(&self, tenant: TenantId, held: &Held, now: Timestamp) -> Result<(u64, Vec<Shard>)>;
 
+    /// Events beyond the tenant's cursors and runs that are held, counted up to `limit`.
+    async fn backlog(&self, tenant: TenantId, limit: u64) -> Result<u64>;
+
     /// How much is unfinished and unread, for metrics and for "why does it wait".
     async fn host_depths(&self) -> Result<Vec<Depth>>;
 }

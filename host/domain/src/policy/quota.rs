@@ -120,7 +120,7 @@ impl Quotas {
             .filter_map(|(field, value)| {
                 let reason = match value? {
                     0 => "at least 1; to take nothing from a tenant, suspend it".to_owned(),
-                    ..=QUOTA_MAX => return None,
+                    1..=QUOTA_MAX => return None,
                     _ => format!("at most {QUOTA_MAX}; to set no limit, leave it out"),
                 };
                 Some(QuotaError { field, reason })

@@ -175,11 +175,13 @@ suite! { $
         keys_are_listed_in_order,
         expired_values_go,
         increments_at_once_are_all_counted,
+        bytes_are_counted_per_tenant,
     }
     tenants {
         tenants_are_found_by_name_and_uid,
         a_taken_name_is_a_conflict,
         the_switches_are_kept,
+        quotas_are_kept_and_the_tenants_own,
         keys_are_added_found_and_revoked,
     }
     timers {

@@ -114,6 +114,17 @@ pub async fn increments_at_once_are_all_counted(world: &mut World) -> Result<()>
     Ok(())
 }
 
+pub async fn bytes_are_counted_per_tenant(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    assert_eq!(world.store.state_bytes(a).await?, 0);
+    world.write(a, PLUGIN, &[("k", Some("123")), ("é", Some("")), ("gone", Some("x"))]).await?;
+    world.write(a, PluginId(2), &[("k", Some("12345"))]).await?;
+    world.write(a, PLUGIN, &[("gone", None)]).await?;
+    assert_eq!(world.store.state_bytes(a).await?, 4 + 2 + 6);
+    assert_eq!(world.store.state_bytes(b).await?, 0);
+    Ok(())
+}
+
 /// Reads, adds one, writes; false if somebody else was faster.
 async fn increment(store: &Store, mut commit: Commit) -> Result<bool> {
     let before = store.state(commit.tenant, PLUGIN, "count").await?;

@@ -1,6 +1,9 @@
 //! Tenants, their switches, and keys.
 
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::quota::QUOTA_MAX;
+use bulkhead_domain::policy::quota::Quotas;
+use bulkhead_domain::policy::quota::Rate;
 
 use super::world::World;
 use super::world::at;
@@ -70,6 +73,35 @@ pub async fn the_switches_are_kept(world: &mut World) -> Result<()> {
     world.store.operator_set_paused(false).await?;
     assert!(!world.store.operator_paused().await?);
     let nobody = world.store.set_tenant_state(TenantId(tenant.0 + 1_000), TenantState::Paused).await;
+    assert!(matches!(nobody, Err(Error::NotFound { what: "tenant", .. })));
+    Ok(())
+}
+
+pub async fn quotas_are_kept_and_the_tenants_own(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    let quotas = Quotas {
+        events_per_second: Some(Rate { rate: 100, burst: Some(QUOTA_MAX) }),
+        concurrency: Some(u16::MAX),
+        fuel_per_minute: Some(QUOTA_MAX),
+        ..Quotas::default()
+    };
+    let before = world.store.tenant(a).await?.expect("because it was made");
+    assert_eq!(before.quotas, Quotas::default());
+    world.store.set_quotas(a, &quotas).await?;
+    world.restart().await;
+    let after = world.store.tenant(a).await?.expect("because it was made");
+    assert_eq!(after.quotas, quotas);
+    assert!(after.settings > before.settings, "dispatch sees them at its next batch");
+    assert_eq!(world.store.snapshot(a).await?.tenant.quotas, quotas);
+    world.store.host_add_key(&key("k", Some(a), 1)).await?;
+    let (_, of_key) = world.store.host_key("k").await?.expect("because it was added");
+    assert_eq!(of_key.map(|tenant| tenant.quotas), Some(quotas));
+    let other = world.store.tenant(b).await?.expect("because it was made");
+    assert_eq!(other.quotas, Quotas::default());
+    world.store.set_quotas(a, &Quotas::default()).await?;
+    let all = world.store.operator_tenants().await?;
+    assert!(all.iter().all(|tenant| tenant.quotas == Quotas::default()), "they can be taken back");
+    let nobody = world.store.set_quotas(TenantId(a.0 + 1_000), &quotas).await;
     assert!(matches!(nobody, Err(Error::NotFound { what: "tenant", .. })));
     Ok(())
 }

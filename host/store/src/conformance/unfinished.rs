@@ -310,7 +310,7 @@ pub async fn what_waits_is_known_after_a_restart(world: &mut World) -> Result<()
 
 pub async fn depths_are_counted(world: &mut World) -> Result<()> {
     let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
-    world.tenant("idle").await?;
+    let idle = world.tenant("idle").await?;
     let events = world.append_keyed(a, "x", &["1", "2", "3", "4"]).await?;
     world
         .change(
@@ -334,5 +334,9 @@ pub async fn depths_are_counted(world: &mut World) -> Result<()> {
             Depth { tenant: b, backlog: 2, waiting: 0, held: 0, parked: 0 },
         ]
     );
+    let backlog = |tenant, limit| world.store.backlog(tenant, limit);
+    assert_eq!((backlog(a, 100).await?, backlog(b, 100).await?), (2, 2), "what is unread, and what is held");
+    assert_eq!((backlog(a, 1).await?, backlog(a, 0).await?), (1, 0), "no further than asked for");
+    assert_eq!(backlog(idle, 100).await?, 0);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::quota::Quotas;
 use sqlx::postgres::PgRow;
 
 use crate::Error;
@@ -17,6 +18,7 @@ use crate::postgres::no_tenant;
 use crate::row::Columns;
 use crate::row::catalogue::key;
 use crate::row::catalogue::key_columns;
+use crate::row::catalogue::quotas_text;
 use crate::row::catalogue::tenant;
 use crate::row::catalogue::tenant_columns;
 use crate::row::catalogue::tenant_state_number;
@@ -60,6 +62,14 @@ impl Tenants for Postgres {
         tx.settings_changed(tenant).await?;
         let sql = "UPDATE tenants SET state = $2 WHERE id = $1";
         tx.execute(sql, |args| _ = args.int(tenant.0).int(tenant_state_number(state))).await?;
+        tx.end().await
+    }
+
+    async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()> {
+        let mut tx = self.begin(tenant).await?;
+        tx.settings_changed(tenant).await?;
+        let sql = "UPDATE tenants SET quotas = $2 WHERE id = $1";
+        tx.execute(sql, |args| _ = args.int(tenant.0).text(&quotas_text(quotas))).await?;
         tx.end().await
     }
 

@@ -24,6 +24,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (1, "log", include_str!("../../../../migrations/postgres/0001_log.sql")),
     (2, "work", include_str!("../../../../migrations/postgres/0002_work.sql")),
     (3, "catalogue", include_str!("../../../../migrations/postgres/0003_catalogue.sql")),
+    (4, "quotas", include_str!("../../../../migrations/postgres/0004_quotas.sql")),
 ];
 
 /// Where everything of ours is.

@@ -105,6 +105,23 @@ impl Postgres {
         }
     }
 
+    pub(super) async fn count_backlog(&self, tenant: TenantId, limit: u64) -> Result<u64> {
+        let sql = "SELECT count(*) FROM (
+                       SELECT 1 FROM lanes l JOIN LATERAL (
+                           SELECT coalesce((SELECT p.cursor FROM progress p WHERE p.tenant = l.tenant
+                                            AND p.shard = l.shard ORDER BY p.turn DESC LIMIT 1), 0) AS cursor
+                       ) reached ON true
+                       JOIN events e ON e.tenant = l.tenant AND e.shard = l.shard AND e.pos > reached.cursor
+                       WHERE l.tenant = $1
+                       UNION ALL
+                       SELECT 1 FROM unfinished WHERE tenant = $1 AND waiting = $2
+                       LIMIT $3
+                   ) counted";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(HELD).int(limit)).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+    }
+
     pub(super) async fn count_depths(&self) -> Result<Vec<Depth>> {
         let mut depths: BTreeMap<TenantId, Depth> = BTreeMap::new();
         for row in &self.call("SELECT * FROM depths()", |_| {}).await? {

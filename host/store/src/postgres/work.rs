@@ -128,6 +128,10 @@ impl Work for Postgres {
         self.free_held(tenant, held, now).await
     }
 
+    async fn backlog(&self, tenant: TenantId, limit: u64) -> Result<u64> {
+        self.count_backlog(tenant, limit).await
+    }
+
     async fn host_depths(&self) -> Result<Vec<Depth>> {
         self.count_depths().await
     }

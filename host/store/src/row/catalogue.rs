@@ -3,6 +3,7 @@
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::quota::Quotas;
 
 use crate::Error;
 use crate::Result;
@@ -19,7 +20,7 @@ use crate::row::Columns;
 
 macro_rules! tenant_columns {
     () => {
-        "t.id, t.uid, t.name, t.state, t.settings, t.created"
+        "t.id, t.uid, t.name, t.state, t.settings, t.created, t.quotas"
     };
 }
 pub(crate) use tenant_columns;
@@ -32,7 +33,15 @@ pub(crate) fn tenant(columns: &mut Columns<'_>) -> Result<Tenant> {
         2 => TenantState::Suspended,
         other => return Err(Error::Damaged(format!("a tenant is in state {other}"))),
     };
-    Ok(Tenant { id, uid, name, state, settings: columns.int()?, created: columns.time()? })
+    let (settings, created, quotas) = (columns.int()?, columns.time()?, columns.text()?);
+    let quotas = serde_json::from_str(&quotas)
+        .map_err(|error| Error::Damaged(format!("a tenant's quotas do not read: {error}")))?;
+    Ok(Tenant { id, uid, name, state, settings, created, quotas })
+}
+
+/// Quotas as they are stored.
+pub(crate) fn quotas_text(quotas: &Quotas) -> String {
+    serde_json::to_string(quotas).expect("because numbers are always JSON")
 }
 
 /// A switch as a number.

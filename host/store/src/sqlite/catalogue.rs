@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -23,6 +24,7 @@ use crate::row::catalogue::key;
 use crate::row::catalogue::key_columns;
 use crate::row::catalogue::plugin;
 use crate::row::catalogue::plugin_columns;
+use crate::row::catalogue::quotas_text;
 use crate::row::catalogue::tenant;
 use crate::row::catalogue::tenant_columns;
 use crate::row::catalogue::tenant_state_number;
@@ -65,6 +67,10 @@ impl Tenants for Sqlite {
         self.change((tenant, state), set_state).await
     }
 
+    async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()> {
+        self.change((tenant, quotas_text(quotas)), set_quotas).await
+    }
+
     async fn operator_set_paused(&self, paused: bool) -> Result<()> {
         self.change(paused, set_paused).await
     }
@@ -83,7 +89,7 @@ fn create_tenant<'a>(
         let sql = concat!(
             "INSERT INTO tenants AS t (uid, name, state, settings, rule_set, created) VALUES (?, ?, 0, 1, 0, ?)
              ON CONFLICT DO NOTHING RETURNING ",
-            "id, uid, name, state, settings, created"
+            "id, uid, name, state, settings, created, quotas"
         );
         let rows = tx.fetch(sql, |args| _ = args.text(uid).text(name).int(now.0)).await?;
         let made = first_tenant(&rows)?.ok_or_else(|| Error::Conflict {
@@ -103,6 +109,13 @@ fn set_state<'a>(
     Box::pin(async move {
         let number = tenant_state_number(*state);
         tx.execute("UPDATE tenants SET state = ? WHERE id = ?", |args| _ = args.int(number).int(tenant.0)).await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn set_quotas<'a>(tx: &'a mut Transaction<'_>, (tenant, text): &'a (TenantId, String)) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        tx.execute("UPDATE tenants SET quotas = ? WHERE id = ?", |args| _ = args.text(text).int(tenant.0)).await?;
         tx.settings_changed(*tenant).await
     })
 }

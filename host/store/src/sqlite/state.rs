@@ -42,6 +42,12 @@ impl State for Sqlite {
         list_keys(&mut conn, tenant, plugin, prefix, after, limit).await
     }
 
+    async fn state_bytes(&self, tenant: TenantId) -> Result<u64> {
+        let sql = "SELECT coalesce(sum(octet_length(key) + length(value)), 0) FROM state WHERE tenant = ?";
+        let rows = self.read(sql, |args| _ = args.int(tenant.0)).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+    }
+
     async fn host_expire_state(&self, now: Timestamp, limit: u32) -> Result<u64> {
         self.change((now, limit), expire).await
     }

@@ -124,6 +124,20 @@ impl Sqlite {
         }
     }
 
+    pub(super) async fn count_backlog(&self, tenant: TenantId, limit: u64) -> Result<u64> {
+        let sql = "SELECT count(*) FROM (
+                       SELECT 1 FROM progress p INDEXED BY progress_backlog CROSS JOIN events e INDEXED BY events_by_lane
+                       WHERE p.tenant = ?1 AND p.cursor < p.head
+                       AND e.tenant = p.tenant AND e.shard = p.shard AND e.pos > p.cursor
+                       UNION ALL
+                       SELECT 1 FROM unfinished INDEXED BY unfinished_waiting WHERE tenant = ?1 AND waiting = ?2
+                       LIMIT ?3
+                   )";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(HELD).int(limit)).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+    }
+
     pub(super) async fn count_depths(&self) -> Result<Vec<Depth>> {
         let mut depths: BTreeMap<TenantId, Depth> = BTreeMap::new();
         let mut conn = self.readers().get().await?;
