@@ -18,6 +18,7 @@
 //! stopped before everything that works events off.
 
 mod backoff;
+pub mod outbox;
 pub mod redis;
 mod status;
 
