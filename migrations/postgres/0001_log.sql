@@ -45,6 +45,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA bulkhead TO %I', host);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA bulkhead TO %I', host);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA bulkhead TO %I', host);
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION bulkhead.guard, bulkhead.admit FROM %I', host);
     EXECUTE format('GRANT SELECT ON bulkhead._sqlx_migrations, bulkhead.leases, bulkhead.nodes TO %I', host);
     FOR target IN
         SELECT c.oid::REGCLASS FROM pg_class c

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use bulkhead_domain::id::EventKey;
 use bulkhead_domain::id::Position;
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::Error;
 use crate::Result;
@@ -42,6 +44,9 @@ const ROOM_KIB: u32 = 64 << 10;
 /// Events and bytes of one call: beyond that, one more sync costs nothing any more, and others wait too long.
 const CALL_EVENTS_MAX: usize = 2_000;
 const CALL_BYTES_MAX: usize = 8 << 20;
+
+/// Nobody waits longer for an answer, however many are before it. More than one call takes.
+const WAIT: Duration = Duration::from_secs(9);
 
 /// One caller's events.
 struct Request {
@@ -79,6 +84,10 @@ impl Appends {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        timeout(WAIT, self.enqueue(events)).await.map_err(|_| fault::refused("the database takes no appends now"))?
+    }
+
+    async fn enqueue(&self, events: Vec<Incoming>) -> Result<Vec<Appended>> {
         self.check_tenants(&events).await?;
         let closed = || fault::refused("the store is closed");
         let kib = u32::try_from(bytes_of(&events) >> 10).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
@@ -128,17 +137,30 @@ async fn work(pool: PgPool, requests: Arc<tokio::sync::Mutex<mpsc::Receiver<Requ
         {
             // Only one at a time looks, and takes all there is.
             let mut requests = requests.lock().await;
-            let Some(first) = requests.recv().await else { return };
+            let Some(first) = next(&mut requests).await else { return };
             let (mut events, mut bytes) = (first.events.len(), bytes_of(&first.events));
             round.push(first);
             while events < CALL_EVENTS_MAX && bytes < CALL_BYTES_MAX {
                 let Ok(next) = requests.try_recv() else { break };
+                if next.reply.is_closed() {
+                    continue;
+                }
                 events += next.events.len();
                 bytes += bytes_of(&next.events);
                 round.push(next);
             }
         }
         work_off(&pool, round).await;
+    }
+}
+
+/// The next request whose caller is there: after an outage, others have given up.
+async fn next(requests: &mut mpsc::Receiver<Request>) -> Option<Request> {
+    loop {
+        let next = requests.recv().await?;
+        if !next.reply.is_closed() {
+            return Some(next);
+        }
     }
 }
 
@@ -158,13 +180,21 @@ async fn work_off(pool: &PgPool, round: Vec<Request>) {
             }
         }
         Err(error) => {
-            let reason = error.to_string();
-            let mut first = Some(error);
+            tracing::warn!(error = &error as &dyn std::error::Error, requests = round.len(), "appends failed");
             for request in round {
-                let error = first.take().unwrap_or_else(|| fault::refused(reason.clone()));
-                let _ = request.reply.send(Err(error));
+                let _ = request.reply.send(Err(again(&error)));
             }
         }
+    }
+}
+
+/// The same error for one more caller. Its cause goes to the log, not to each of them.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Full => Error::Full,
+        Error::Damaged(what) => Error::Damaged(what.clone()),
+        Error::Unavailable { reason, .. } => fault::refused(reason.clone()),
+        other => fault::refused(other.to_string()),
     }
 }
 

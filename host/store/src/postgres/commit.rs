@@ -1,5 +1,6 @@
 //! A batch's commit as the parameters of `commit_batch`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ use crate::postgres::appends::bind_events;
 use crate::postgres::no_tenant;
 use crate::postgres::text::Args;
 use crate::postgres::text::count;
+use crate::postgres::text::plain;
 use crate::row::Columns;
 use crate::row::list_text;
 use crate::row::run_state_number;
@@ -92,11 +94,11 @@ impl Postgres {
 #[derive(Serialize)]
 struct Listing<'a> {
     plugin: i64,
-    prefix: &'a str,
+    prefix: Cow<'a, str>,
     beyond: Option<String>,
-    after: Option<&'a str>,
+    after: Option<Cow<'a, str>>,
     limit: u32,
-    keys: &'a [String],
+    keys: Vec<Cow<'a, str>>,
 }
 
 fn json<T: Serialize>(list: &[T]) -> Option<String> {
@@ -111,11 +113,11 @@ fn bind_state(commit: &Commit, args: &mut Args) {
             StateRead::Key { .. } => None,
             StateRead::Keys { plugin, prefix, after, limit, keys } => Some(Listing {
                 plugin: plugin.0,
-                prefix,
-                beyond: beyond(prefix),
-                after: after.as_deref(),
+                prefix: plain(prefix),
+                beyond: beyond(&plain(prefix)),
+                after: after.as_deref().map(plain),
                 limit: *limit,
-                keys,
+                keys: keys.iter().map(|key| plain(key)).collect(),
             }),
         })
         .collect();
@@ -196,21 +198,21 @@ fn bind_deliveries(commit: &Commit, args: &mut Args) {
 /// A timer that is set.
 #[derive(Serialize)]
 struct Timer<'a> {
-    id: &'a str,
+    id: Cow<'a, str>,
     plugin: i64,
-    name: Option<&'a str>,
+    name: Option<Cow<'a, str>>,
     due: i64,
     shard: u16,
     hops: i64,
     budget: i64,
-    source: &'a str,
-    kind: &'a str,
-    subject: Option<&'a str>,
+    source: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    subject: Option<Cow<'a, str>>,
     time: i64,
-    key: Option<&'a str>,
-    correlation: &'a str,
-    causation: Option<&'a str>,
-    content_type: &'a str,
+    key: Option<Cow<'a, str>>,
+    correlation: Cow<'a, str>,
+    causation: Option<Cow<'a, str>>,
+    content_type: Cow<'a, str>,
     attributes: Option<String>,
     data: String,
 }
@@ -226,10 +228,11 @@ fn bind_timers(commit: &Commit, args: &mut Args) {
         };
         if let Some(timer) = timer {
             gone.push((of, timer));
-            set.retain(|set| set.plugin != of.0 || (set.name != Some(timer) && set.id != timer));
+            let timer = plain(timer);
+            set.retain(|set| set.plugin != of.0 || (set.name.as_ref() != Some(&timer) && set.id != timer));
         }
         if let TimerChange::Set { plugin, name, due, event } = change {
-            set.retain(|set| set.id != event.event.id);
+            set.retain(|set| set.id != plain(&event.event.id));
             set.push(timer_row(*plugin, name.as_deref(), due.0, event));
         }
     }
@@ -241,21 +244,21 @@ fn timer_row<'a>(plugin: PluginId, name: Option<&'a str>, due: i64, new: &'a New
     use base64::Engine as _;
     let event = &new.event;
     Timer {
-        id: &event.id,
+        id: plain(&event.id),
         plugin: plugin.0,
-        name,
+        name: name.map(plain),
         due,
         shard: new.shard.0,
         hops: i64::from(new.lineage.hops),
         budget: i64::from(new.lineage.budget),
-        source: &event.source,
-        kind: &event.kind,
-        subject: event.subject.as_deref(),
+        source: plain(&event.source),
+        kind: plain(&event.kind),
+        subject: event.subject.as_deref().map(plain),
         time: event.time.0,
-        key: event.key.as_deref(),
-        correlation: &event.correlation,
-        causation: event.causation.as_deref(),
-        content_type: &event.content_type,
+        key: event.key.as_deref().map(plain),
+        correlation: plain(&event.correlation),
+        causation: event.causation.as_deref().map(plain),
+        content_type: plain(&event.content_type),
         attributes: list_text(&event.attributes),
         data: base64::engine::general_purpose::STANDARD.encode(&event.data),
     }

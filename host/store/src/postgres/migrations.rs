@@ -1,6 +1,7 @@
 //! The tables' versions. Migrations are part of the program; the owner runs them, one node at a time.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
@@ -10,6 +11,7 @@ use sqlx::migrate::Migration;
 use sqlx::migrate::MigrationType;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 
 use crate::Error;
 use crate::Result;
@@ -32,6 +34,19 @@ pub(super) const SCHEMA: &str = "bulkhead";
 
 /// The lock of whoever brings the tables up to date; others wait for it.
 const LOCK: i64 = 0x6275_6c6b_6865_6164;
+
+/// What the owner's connection is set to: who cannot have a lock for that long, of another node's migration or of
+/// somebody's transaction over our tables, says so and gives up.
+const SETTINGS: [(&str, &str); 5] = [
+    ("search_path", "bulkhead,pg_temp"),
+    ("lock_timeout", "60s"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// A server that takes longer to let a client in is not there.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Makes the tables, or brings them up to date, as their owner; then lets `host_url`'s role use them, and makes that role
 /// if it is not there and the owner may. A new store gets `shards` shards, and keeps them. Any number of nodes may call
@@ -65,12 +80,11 @@ pub async fn migrate(owner_url: &str, host_url: &str, shards: u16) -> Result<()>
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection> {
-    options.clone().options([("search_path", "bulkhead,pg_temp")]).connect().await.map_err(|error| {
-        fault::unavailable(
-            format!("cannot connect to {}:{} as its owner", options.get_host(), options.get_port()),
-            error,
-        )
-    })
+    let place = || format!("cannot connect to Postgres at {}:{} as its owner", options.get_host(), options.get_port());
+    match timeout(CONNECT, options.clone().options(SETTINGS).connect()).await {
+        Ok(connected) => connected.map_err(|error| fault::unavailable(place(), error)),
+        Err(_) => Err(fault::refused(format!("{}: there was no answer within {CONNECT:?}", place()))),
+    }
 }
 
 async fn check_encoding(conn: &mut PgConnection) -> Result<()> {

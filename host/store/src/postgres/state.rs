@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::Result;
 use crate::assemble::beyond;
 use crate::postgres::Postgres;
+use crate::postgres::text::plain;
 use crate::row::Columns;
 use crate::state::State;
 use crate::state::Versioned;
@@ -34,7 +35,7 @@ impl State for Postgres {
     ) -> Result<Vec<String>> {
         let sql = "SELECT * FROM list_keys($1, $2, $3, $4, $5, $6)";
         let rows = self.read(tenant, sql, |args| {
-            args.int(tenant.0).int(plugin.0).text(prefix).text_opt(beyond(prefix).as_deref()).text_opt(after);
+            args.int(tenant.0).int(plugin.0).text(prefix).text_opt(beyond(&plain(prefix)).as_deref()).text_opt(after);
             args.int(i64::from(limit));
         });
         rows.await?.iter().map(|row| Columns::new(row).text()).collect()

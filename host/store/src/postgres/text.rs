@@ -12,12 +12,19 @@ use uuid::Uuid;
 
 use crate::Result;
 use crate::postgres::fault;
+use crate::postgres::session::ANSWER;
+use crate::postgres::session::Session;
 
 /// Parameters, in order.
 #[derive(Default)]
 pub(super) struct Args(PgArguments);
 
 impl Args {
+    /// As the driver takes them.
+    pub(super) fn into_inner(self) -> PgArguments {
+        self.0
+    }
+
     fn add<'t, T: sqlx::Encode<'t, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(&mut self, value: T) -> &mut Self {
         self.0.add(value).expect("because numbers, texts and bytes always encode");
         self
@@ -85,7 +92,7 @@ impl Args {
 }
 
 /// Postgres has no texts with a zero in them. Names cannot have one; in what a failure says, it is shown.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{2400}")) } else { Cow::Borrowed(text) }
 }
 
@@ -107,5 +114,5 @@ pub(super) async fn fetch(conn: &mut PgConnection, sql: &'static str, args: Args
 
 /// The same on any connection, as a transaction of its own.
 pub(super) async fn fetch_pooled(pool: &PgPool, sql: &'static str, args: Args) -> Result<Vec<PgRow>> {
-    sqlx::query_with(sql, args.0).fetch_all(pool).await.map_err(fault::outward)
+    Session::take(pool, ANSWER).await?.fetch(sql, args).await
 }

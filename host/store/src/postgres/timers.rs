@@ -14,8 +14,8 @@ use crate::assemble::Incoming;
 use crate::log::NewEvent;
 use crate::postgres::Postgres;
 use crate::postgres::appends::bind_events;
-use crate::postgres::fault;
-use crate::postgres::text;
+use crate::postgres::session::ANSWER;
+use crate::postgres::session::Session;
 use crate::postgres::text::Args;
 use crate::row::Columns;
 use crate::timers::Fired;
@@ -30,12 +30,13 @@ impl Timers for Postgres {
         if next_due.is_none_or(|due| due > now) {
             return Ok(Fired { next_due, ..Fired::default() });
         }
-        let mut tx = self.0.pool.begin().await.map_err(fault::outward)?;
+        let mut session = Session::take(&self.0.pool, ANSWER).await?;
+        session.begin().await?;
         let sql = "SELECT tenant, id, shard, hops, budget, source, kind, subject, time, key, correlation, causation,
                    content_type, attributes, data FROM take_timers($1, $2)";
         let mut args = Args::default();
         args.int(now.0).int(i64::from(limit));
-        let rows = text::fetch(&mut tx, sql, args).await?;
+        let rows = session.fetch(sql, args).await?;
         let events: Vec<Incoming> = rows.iter().map(|row| incoming(row, now)).collect::<Result<_>>()?;
         let mut by_key = std::collections::HashSet::new();
         let once: Vec<&Incoming> = events.iter().filter(|event| by_key.insert((event.new.tenant, event.key))).collect();
@@ -45,8 +46,8 @@ impl Timers for Postgres {
         let sql =
             "SELECT 1 FROM append_fired($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                                               $18)";
-        text::fetch(&mut tx, sql, args).await?;
-        tx.commit().await.map_err(fault::outward)?;
+        session.fetch(sql, args).await?;
+        session.commit().await?;
         let mut woken: Vec<(TenantId, Shard)> =
             events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
         woken.sort_unstable();
