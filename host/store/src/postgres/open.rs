@@ -59,13 +59,15 @@ impl Options {
 
 /// What every connection of a host is set to, as name and value.
 ///
+/// - A statement sees what was committed before it began: what waited for a lock must see what it waited for.
 /// - The server ends a transaction whose node fell silent in the middle of it, so that its locks do not hold others up.
 /// - No statement of ours takes that long, or waits that long for a lock; one that does is cut off, and its caller told
 ///   that the store is unavailable.
 /// - A connection whose other end is gone is noticed within seconds, also in the middle of a statement, which then ends.
 /// - Statements run thousands of times with lists of all lengths: planning each anew costs more than the plans differ.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 10] = [
     ("search_path", "bulkhead,pg_temp"),
+    ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("statement_timeout", "30s"),
     ("lock_timeout", "4s"),
