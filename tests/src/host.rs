@@ -19,13 +19,27 @@ use tokio::process::Command;
 /// The operator's key of every host that the suites start.
 pub const OPERATOR_KEY: &str = "bho_tests_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+/// How long a request may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a host is started with, beside its folder.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where everything is kept; none is an SQLite database in its folder.
+    pub store: Option<String>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+    /// Further variables.
+    pub environment: Vec<(String, String)>,
+}
+
 /// A running `bulkhead serve`. Dropping it kills the process.
 pub struct Host {
     child: Child,
     /// `http://127.0.0.1:…`
     pub url: String,
     folder: PathBuf,
-    arguments: Vec<String>,
+    settings: Settings,
     /// All clients share its connections: a connection each would be what is measured of an idle tenant.
     http: reqwest::Client,
 }
@@ -38,18 +52,33 @@ impl Host {
 
     /// The same, with further arguments.
     pub async fn start_with(folder: &Path, arguments: &[&str]) -> Result<Self> {
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (child, url) = spawn(folder, &arguments).await?;
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self::start_as(folder, Settings { arguments, ..Settings::default() }).await
+    }
+
+    /// The same, with other settings.
+    pub async fn start_as(folder: &Path, settings: Settings) -> Result<Self> {
+        let (child, url) = spawn(folder, &settings).await?;
         // The tests speak plain HTTP to loopback; the provider is only there because the client wants one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { child, url, folder: folder.to_owned(), arguments, http })
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        Ok(Self { child, url, folder: folder.to_owned(), settings, http })
     }
 
     /// The process's number.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Sends the process a signal by its name, such as `STOP`.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.pid().context("the host is gone already")?;
+        let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
+        if !status.success() {
+            bail!("no signal could be sent");
+        }
+        Ok(())
     }
 
     /// Ends the process as a power cut would, without a word.
@@ -61,25 +90,21 @@ impl Host {
 
     /// Asks the process to end and gives its exit code.
     pub async fn terminate(&mut self) -> Result<Option<i32>> {
-        let pid = self.pid().context("the host is gone already")?;
-        let status = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
-        if !status.success() {
-            bail!("no signal could be sent");
-        }
+        self.signal("TERM")?;
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
         Ok(ended.context("the host did not end within a minute of SIGTERM")??.code())
     }
 
     /// Starts it again on the same folder, on a new port.
     pub async fn restart(&mut self) -> Result<()> {
-        (self.child, self.url) = spawn(&self.folder, &self.arguments).await?;
+        (self.child, self.url) = spawn(&self.folder, &self.settings).await?;
         Ok(())
     }
 
     /// A client with this key.
     #[must_use]
     pub fn client(&self, key: &str) -> Client {
-        Client { http: self.http.clone(), url: self.url.clone(), key: key.to_owned() }
+        Client { http: self.http.clone(), url: self.url.clone(), key: key.to_owned(), patience: PATIENCE }
     }
 
     /// A client for the operator.
@@ -123,17 +148,19 @@ impl Host {
     }
 }
 
-async fn spawn(folder: &Path, arguments: &[String]) -> Result<(Child, String)> {
+async fn spawn(folder: &Path, settings: &Settings) -> Result<(Child, String)> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("host.log"))?;
+    let embedded = || format!("sqlite:{}", folder.join("bulkhead.db").display());
     let mut command = Command::new(crate::binary()?);
     command
         .arg("serve")
         .args(["--listen", "127.0.0.1:0"])
-        .arg("--store")
-        .arg(format!("sqlite:{}", folder.join("bulkhead.db").display()))
+        // Not an argument: a store's address may hold a password.
+        .env("BULKHEAD_STORE", settings.store.clone().unwrap_or_else(embedded))
         .arg("--data-dir")
         .arg(folder.join("data"))
-        .args(arguments)
+        .args(&settings.arguments)
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)))
         .env("BULKHEAD_OPERATOR_KEY", OPERATOR_KEY)
         .env("BULKHEAD_EGRESS_ALLOW", "127.0.0.0/8")
         .stdin(Stdio::null())
@@ -166,6 +193,7 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     key: String,
+    patience: Duration,
 }
 
 impl Client {
@@ -173,6 +201,18 @@ impl Client {
     #[must_use]
     pub fn at(&self, host: &Host) -> Self {
         Self { url: host.url.clone(), ..self.clone() }
+    }
+
+    /// The same key at the host with this address.
+    #[must_use]
+    pub fn to(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
+    /// The same, giving a request up after this long.
+    #[must_use]
+    pub fn within(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// The key.
@@ -195,7 +235,7 @@ impl Client {
 
     /// A request that is not sent yet.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key).timeout(self.patience)
     }
 
     /// A request without a key.

@@ -91,22 +91,23 @@ impl Ledger {
 
     /// Sends a batch once. True if it was acknowledged, and then it is in the books.
     pub async fn offer(&mut self, client: &Client, batch: &[Value]) -> bool {
+        self.offer_once(client, batch).await.is_ok()
+    }
+
+    /// Sends a batch once; says why if it was not acknowledged. If it was, it is in the books.
+    pub async fn offer_once(&mut self, client: &Client, batch: &[Value]) -> Result<()> {
         self.offered += batch.len() as u64;
-        match client.publish(batch).await {
-            Ok(receipt) if receipt["rejected"].as_array().is_some_and(Vec::is_empty) => {
-                self.duplicates += receipt["duplicates"].as_u64().unwrap_or_default();
-                for event in batch {
-                    if let (Some(key), Some(seq)) = (event["data"]["key"].as_str(), event["data"]["seq"].as_u64()) {
-                        self.acked.insert(key.to_owned(), seq);
-                    }
-                }
-                true
-            }
-            Ok(_) | Err(_) => {
-                self.failed_requests += 1;
-                false
+        let receipt = client.publish(batch).await.and_then(|receipt| {
+            if receipt["rejected"].as_array().is_some_and(Vec::is_empty) { Ok(receipt) } else { bail!("{receipt}") }
+        });
+        let receipt = receipt.inspect_err(|_| self.failed_requests += 1)?;
+        self.duplicates += receipt["duplicates"].as_u64().unwrap_or_default();
+        for event in batch {
+            if let (Some(key), Some(seq)) = (event["data"]["key"].as_str(), event["data"]["seq"].as_u64()) {
+                self.acked.insert(key.to_owned(), seq);
             }
         }
+        Ok(())
     }
 
     /// Waits until everything acknowledged is worked off and delivered, then compares.

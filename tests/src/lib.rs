@@ -3,9 +3,11 @@
 //! Every test starts its own host on a free port in its own folder, so they do not see each other. Waits are on a
 //! condition with a deadline, never on time alone.
 
+pub mod cluster;
 pub mod guest;
 pub mod host;
 pub mod ledger;
+pub mod load;
 pub mod openapi;
 pub mod receiver;
 pub mod stream;

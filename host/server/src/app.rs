@@ -47,6 +47,7 @@ use crate::api::state::Streams;
 use crate::api::trials::Trials;
 use crate::auth::Keyring;
 use crate::cli::stopped;
+use crate::clock::StoreClock;
 use crate::config::Config;
 use crate::hearing;
 use crate::hearing::Hearing;
@@ -62,7 +63,7 @@ use crate::watch::Watch;
 const ALONE: &str = "embedded";
 /// How long a lease lasts without being renewed: what a takeover waits for, if there is anybody to take over.
 const LEASE_ALONE: Duration = Duration::from_secs(30);
-const LEASE_SHARED: Duration = Duration::from_secs(2);
+const LEASE_SHARED: Duration = Duration::from_millis(1_200);
 /// The longest time between two looks for what is due.
 const LOOK: Duration = Duration::from_secs(1);
 /// The most entries of a stream that a Redis sink writes to.
@@ -92,7 +93,6 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     make_private(&config.data_dir)?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -104,6 +104,11 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
     if !shared {
         ALONE.clone_into(&mut node);
     }
+    let shared_clock = if shared { Some(Arc::new(StoreClock::new(Arc::clone(&store)).await?)) } else { None };
+    let clock: Arc<dyn Clock> = match &shared_clock {
+        Some(clock) => Arc::<StoreClock>::clone(clock),
+        None => Arc::new(SystemClock),
+    };
     let secrets = Secrets::read(&config, &store).await?;
     let sandbox = open_sandbox(&config, secrets.artefacts).await?;
     let vault = Arc::new(Vault::new(Kek::load_or_create(&config.keys_dir.join("kek"))?));
@@ -118,6 +123,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         outlets: outlets.clone(),
         effect_secret: secrets.effects,
         bus: bus.clone(),
+        shared: None,
     };
     let paused = store.operator_paused().await?;
     let flow = Flow::start(flow_options(&config, &node, shared), parts).await?;
@@ -138,6 +144,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         keyring,
         cursors: Cursors::new(&secrets.cursors),
         inbox: flow.inbox.clone(),
+        limiter: flow.limiter.clone(),
         dispatch: flow.dispatch.clone(),
         deliver: flow.deliver.clone(),
         live: flow.live.clone(),
@@ -161,7 +168,8 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         tracing::warn!("everything is paused by the operator's switch; events are taken in and wait");
     }
     let mut beside = Vec::new();
-    if shared {
+    if let Some(clock) = shared_clock {
+        beside.push(tokio::spawn(clock.run(ending.clone())));
         beside.push(tokio::spawn(hearing::watch_switch(api.clone(), ending.clone())));
     }
     if let Some(transport) = transport {
@@ -292,6 +300,7 @@ fn flow_options(config: &Config, node: &str, shared: bool) -> bulkhead_flow::Opt
         inbox: config.limits.event.clone(),
         descendants: config.causation.descendants,
         ceiling: config.limits.plugin.clone(),
+        quotas: Default::default(),
         dispatch: dispatch::Options { hops_max: config.causation.hops, ..dispatch::Options::default() },
         // Attempts end within the drain's time, so that they are settled and not made again.
         deliver: deliver::Options { grace: config.drain_grace * 3 / 4, ..deliver::Options::default() },

@@ -6,6 +6,7 @@ mod api;
 pub mod app;
 mod auth;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod demo;
 mod drain;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Shard;
 
@@ -23,6 +24,9 @@ pub trait Leases: Send + Sync {
 
     /// Gives some of this node's shards back at once, for others to take.
     async fn host_hand_over(&self, node: &str, shards: &[Shard]) -> Result<()>;
+
+    /// The store's own time, by which leases run out. Nodes that go by it agree on what is due, whatever their clocks say.
+    async fn host_now(&self) -> Result<Timestamp>;
 
     /// The nodes that are at work, by name: those that acquired lately enough for their leases to last.
     async fn host_nodes(&self) -> Result<Vec<String>>;

@@ -3,8 +3,10 @@
 mod bad_input;
 mod crash;
 mod demo;
+mod faults;
 mod flow;
 mod isolation;
+mod nodes;
 mod order;
 mod stop;
 mod swap;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Shard;
 
@@ -39,6 +40,11 @@ impl Leases for Postgres {
         let shards = shards.iter().map(|shard| i64::from(shard.0));
         self.call("SELECT release($1, $2)", |args| _ = args.text(node).ints(shards)).await?;
         Ok(())
+    }
+
+    async fn host_now(&self) -> Result<Timestamp> {
+        let rows = self.call("SELECT micros()", |_| {}).await?;
+        rows.first().map_or(Ok(Timestamp(0)), |row| Columns::new(row).int().map(Timestamp))
     }
 
     async fn host_nodes(&self) -> Result<Vec<String>> {

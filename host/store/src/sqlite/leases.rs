@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Shard;
 
@@ -31,6 +32,11 @@ impl Leases for Sqlite {
 
     async fn host_hand_over(&self, node: &str, shards: &[Shard]) -> Result<()> {
         self.change((node.to_owned(), shards.to_vec()), release).await
+    }
+
+    async fn host_now(&self) -> Result<Timestamp> {
+        let rows = self.read("SELECT cast(unixepoch('subsec') * 1000000 AS INTEGER)", |_| {}).await?;
+        rows.first().map_or(Ok(Timestamp(0)), |row| Columns::new(row).int().map(Timestamp))
     }
 
     async fn host_nodes(&self) -> Result<Vec<String>> {

@@ -1,0 +1,95 @@
+//! Several nodes as one host: what one is told, all of them do.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use bulkhead_tests::cluster::Cluster;
+use bulkhead_tests::eventually;
+use bulkhead_tests::host::event;
+use bulkhead_tests::receiver::Receiver;
+use reqwest::Method;
+use serde_json::json;
+
+/// What nodes do without being told, they do within this time.
+const ALWAYS: Duration = Duration::from_millis(1_500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_share_the_work_as_they_join_and_leave() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    cluster.balanced(1).await?;
+    cluster.join(&[]).await?;
+    cluster.join(&[]).await?;
+    cluster.balanced(3).await?;
+    let began = Instant::now();
+    assert_eq!(cluster.nodes[1].host.terminate().await?, Some(0));
+    cluster.balanced(2).await?;
+    println!("shards handed over by a node that ended: {:?}", began.elapsed());
+    let began = Instant::now();
+    cluster.nodes[2].host.kill().await?;
+    cluster.balanced(1).await?;
+    println!("shards taken over from a node that was killed: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_is_told_the_others_do() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    cluster.balanced(2).await?;
+    said_here_done_there(&cluster, "with Redis").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_nodes_look_for_themselves() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    cluster.balanced(2).await?;
+    cluster.redis.kill()?;
+    said_here_done_there(&cluster, "without Redis").await
+}
+
+/// Keys, rules, pauses and the operator's switch: said to the first node, they count on the second.
+async fn said_here_done_there(cluster: &Cluster, how: &str) -> Result<()> {
+    let receiver = Receiver::start().await?;
+    let here = cluster.tenant("acme").await?;
+    let there = here.at(&cluster.nodes[1].host);
+    let (second, second_id) = cluster.nodes[0].host.key("acme", &["*"]).await?;
+    let second = second.at(&cluster.nodes[1].host);
+    second.get("/v1/rules").await?;
+
+    here.sink("out", json!({"kind": "webhook", "url": receiver.url})).await?;
+    here.rule(json!({"name": "all", "on": "order", "steps": [{"deliver": "out"}]})).await?;
+
+    // What a rule does is decided per batch, so every node follows it at once.
+    there.publish(&[event("1", "order", json!({}))]).await?;
+    timed(how, "an event goes through a new rule", async || Ok((receiver.distinct() == 1).then_some(()))).await?;
+
+    here.expect_any(Method::POST, "/v1/pause", None).await?;
+    there.publish(&[event("2", "order", json!({}))]).await?;
+    here.expect_any(Method::POST, "/v1/resume", None).await?;
+    timed(how, "a paused tenant goes on", async || Ok((receiver.distinct() == 2).then_some(()))).await?;
+
+    let operator = cluster.nodes[0].host.operator();
+    let other = operator.at(&cluster.nodes[1].host);
+    let stands = async |paused: bool| Ok((other.get("/admin/v1/overview").await?["paused"] == paused).then_some(()));
+    operator.expect_any(Method::POST, "/admin/v1/pause", None).await?;
+    timed(how, "everything is paused on the other node", async || stands(true).await).await?;
+    operator.expect_any(Method::POST, "/admin/v1/resume", None).await?;
+    timed(how, "everything goes on on the other node", async || stands(false).await).await?;
+
+    operator.expect_any(Method::DELETE, &format!("/admin/v1/tenants/acme/keys/{second_id}"), None).await?;
+    timed(how, "a revoked key is refused by the other node", async || {
+        Ok((second.send(Method::GET, "/v1/rules", None).await?.0 == 401).then_some(()))
+    })
+    .await
+}
+
+/// Waits for something that was said to one node to count on another, and says how long that took.
+async fn timed(how: &str, what: &str, seen: impl AsyncFnMut() -> Result<Option<()>>) -> Result<()> {
+    let began = Instant::now();
+    eventually(what, Duration::from_secs(10), seen).await?;
+    let took = began.elapsed();
+    println!("{how}: {what}: {took:?}");
+    assert!(took <= ALWAYS, "{how}: {what}: {took:?}");
+    Ok(())
+}
