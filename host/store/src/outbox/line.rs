@@ -19,7 +19,6 @@ pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long a statement may take; longer, and the network is gone.
 const ANSWER: Duration = Duration::from_secs(30);
 
-#[derive(Debug)]
 pub(super) struct Line {
     connect: PgConnectOptions,
     place: String,

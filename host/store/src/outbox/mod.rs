@@ -28,6 +28,7 @@ mod row;
 mod table;
 mod wake;
 
+use std::fmt;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -85,13 +86,19 @@ pub struct Waiting {
 pub const COUNTED: u32 = 100_000;
 
 /// A handle on one table.
-#[derive(Debug)]
 pub struct Outbox {
     table: Table,
     reading: Line,
     deleting: Line,
     wake: Wake,
     floor: Floor,
+}
+
+impl fmt::Debug for Outbox {
+    /// Without the way there, which has a password in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("table", &self.table.to_string()).finish_non_exhaustive()
+    }
 }
 
 impl Outbox {
@@ -134,7 +141,7 @@ impl Outbox {
             .bind(ids)
             .bind(i64::from(share.rows))
             .bind(number(share.row_bytes))
-            .bind(number(share.bytes));
+            .bind(number(share.bytes.max(1)));
         let rows = self.reading.fetch(query).await?;
         if let Some(row) = rows.last() {
             self.floor.saw(row.try_get(0).map_err(|error| self.reading.fault(error))?);
@@ -189,8 +196,8 @@ impl Outbox {
         Ok(Waiting { rows: unsigned(rows), oldest_seconds: oldest.map(unsigned) })
     }
 
-    /// Waits until rows may have come, or `limit` is over. Without notifications, as with a pooler that keeps them away,
-    /// that is always the latter.
+    /// Waits until rows may have come, or `limit` is over. If listening fails, that is a second at most; where a pooler
+    /// lets it succeed and keeps the notifications away, it is always `limit`.
     pub async fn wait(&self, limit: Duration) {
         self.wake.wait(limit).await;
     }

@@ -162,7 +162,7 @@ impl Statements {
              SELECT to_jsonb(gone), refused.code, refused.reason FROM gone JOIN {refused} ORDER BY id"
         );
         let waiting = format!(
-            "SELECT count(*), greatest(0, extract(epoch FROM now() - min(created_at) FILTER (WHERE isfinite(created_at))))
+            "SELECT count(*), (max(greatest(0, extract(epoch FROM now() - created_at))) FILTER (WHERE isfinite(created_at)))
                               ::BIGINT
              FROM (SELECT created_at FROM {table} WHERE id > $1 ORDER BY id LIMIT $2) rows"
         );

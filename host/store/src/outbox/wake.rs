@@ -14,10 +14,11 @@ use crate::outbox::line::CONNECT;
 
 /// After a failure, listening is tried again this much later.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long no look is made by whoever cannot hear.
+const DEAF: Duration = Duration::from_secs(1);
 /// A connection on which nothing came for so long is asked whether it is still one.
 const QUIET: Duration = Duration::from_secs(30);
 
-#[derive(Debug)]
 pub(super) struct Wake {
     /// Of one connection; the listener takes it from here.
     pool: PgPool,
@@ -25,7 +26,7 @@ pub(super) struct Wake {
     ear: Mutex<Ear>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Ear {
     listener: Option<PgListener>,
     /// When the connection last proved to be one, or could not be made.
@@ -43,7 +44,7 @@ impl Wake {
         Self { pool, channel: channel.to_owned(), ear: Mutex::default() }
     }
 
-    /// Until something was heard, or `limit` is over. Returns early when hearing begins or breaks off: what was said
+    /// Until something was heard, or `limit` is over; a second at most if nothing can be heard. Returns early when hearing begins or breaks off: what was said
     /// before, or meanwhile, nobody heard.
     pub(super) async fn wait(&self, limit: Duration) {
         let mut ear = self.ear.lock().await;
@@ -56,7 +57,7 @@ impl Wake {
             }
         }
         let Some(listener) = &mut ear.listener else {
-            tokio::time::sleep(limit).await;
+            tokio::time::sleep(limit.min(DEAF)).await;
             return;
         };
         let heard = match timeout(limit, listener.try_recv()).await {
