@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::policy::limits::Limits;
+use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
 use bulkhead_store::deliveries::Deliveries;
@@ -28,6 +29,8 @@ use crate::inbox::Inbox;
 use crate::keeper;
 use crate::keeper::Keeper;
 use crate::live::Live;
+use crate::quota::Limiter;
+use crate::quota::Shared;
 use crate::shards::Fences;
 use crate::sink::Outlets;
 use crate::tenants::Directory;
@@ -42,6 +45,8 @@ pub struct Options {
     pub descendants: u32,
     /// What any plugin may use.
     pub ceiling: Limits,
+    /// What tenants may use whose own quotas are unset.
+    pub quotas: Quotas,
     /// Of dispatch.
     pub dispatch: dispatch::Options,
     /// Of delivery.
@@ -66,6 +71,8 @@ pub struct Parts {
     pub effect_secret: [u8; 32],
     /// Tells other nodes of the store what happened here.
     pub bus: Bus,
+    /// Where nodes share what tenants have used; none: each node by itself.
+    pub shared: Option<Shared>,
 }
 
 /// The services at work. What others may ask of them is public.
@@ -78,6 +85,8 @@ pub struct Flow {
     pub deliver: deliver::Handle,
     /// Says that there are new events.
     pub live: Live,
+    /// Keeps tenants to their quotas.
+    pub limiter: Limiter,
     /// The cache of tenants' settings.
     pub directory: Arc<Directory>,
     /// Which shards are this node's.
@@ -91,16 +100,17 @@ pub struct Flow {
     stop_now: CancellationToken,
     stop_keeper: CancellationToken,
     working: [JoinHandle<()>; 2],
-    keeping: JoinHandle<()>,
+    keeping: [JoinHandle<()>; 2],
 }
 
 impl Flow {
     /// Starts everything. What was left to do at the last end is under way when this returns.
     pub async fn start(options: Options, parts: Parts) -> bulkhead_store::Result<Self> {
-        let Parts { store, clock, sandbox, vault, outlets, effect_secret, bus } = parts;
+        let Parts { store, clock, sandbox, vault, outlets, effect_secret, bus, shared } = parts;
         let live = Live::new(bus.clone());
         let fences = Arc::new(ArcSwap::from_pointee(HashMap::new()));
         let wakes = dispatch::Handle::new(store.host_shards(), Arc::clone(&fences), bus);
+        let limiter = Limiter::new(options.quotas, Arc::clone(&store), Arc::clone(&clock), wakes.clone(), shared);
         let directory = Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling));
         let outbox: Arc<dyn Deliveries> = Arc::<dyn bulkhead_store::Backend>::clone(&store);
         let sinks: Arc<dyn SinkDirectory> = Arc::<Directory>::clone(&directory);
@@ -114,6 +124,7 @@ impl Flow {
             live.clone(),
             deliver.clone(),
             Arc::clone(&clock),
+            limiter.clone(),
             options.dispatch,
             Arc::clone(&fences),
             effect_secret,
@@ -128,8 +139,15 @@ impl Flow {
             live.clone(),
             Arc::clone(&fences),
         ));
-        let inbox =
-            Inbox::new(Arc::clone(&store), clock, wakes.clone(), live.clone(), options.inbox, options.descendants);
+        let inbox = Inbox::new(
+            Arc::clone(&store),
+            clock,
+            wakes.clone(),
+            live.clone(),
+            limiter.clone(),
+            options.inbox,
+            options.descendants,
+        );
         let backlog = keeper.recover().await?;
         if backlog > 0 {
             tracing::info!(backlog, "going on with what was left to do");
@@ -139,13 +157,17 @@ impl Flow {
             watched("dispatch", dispatching.run(stop.clone(), stop_now.clone()), &stop, &broken),
             watched("deliver", delivering.run(stop.clone()), &stop, &broken),
         ];
-        let keeping = watched("keeper", keeper.run(stop_keeper.clone()), &stop_keeper, &broken);
+        let keeping = [
+            watched("keeper", keeper.run(stop_keeper.clone()), &stop_keeper, &broken),
+            watched("quotas", limiter.clone().run(stop_keeper.clone()), &stop_keeper, &broken),
+        ];
         let (dispatch, deliver) = (wakes, deliver);
         Ok(Self {
             inbox,
             dispatch,
             deliver,
             live,
+            limiter,
             directory,
             fences,
             broken,
@@ -178,7 +200,9 @@ impl Flow {
         }
         self.stop_now.cancel();
         self.stop_keeper.cancel();
-        let _ = self.keeping.await;
+        for service in self.keeping {
+            let _ = service.await;
+        }
         if let Err(error) = self.store.host_release(&self.node).await {
             tracing::warn!(%error, "the leases were not given back; they run out by themselves");
         }

@@ -59,8 +59,10 @@ use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Sessions;
 use crate::dispatch::workers::Workers;
 use crate::live::Live;
+use crate::quota::Limiter;
 use crate::schedule::Left;
 use crate::schedule::Schedule;
+use crate::schedule::Terms;
 use crate::schedule::Turn;
 use crate::shards::Fences;
 use crate::tenants::Directory;
@@ -176,6 +178,16 @@ impl Handle {
         self.schedule.depth()
     }
 
+    /// What a tenant's quotas allow from now on.
+    pub(crate) fn set_terms(&self, tenant: TenantId, terms: Terms) {
+        self.schedule.set_terms(tenant, terms);
+    }
+
+    /// Turns of a tenant that are under way, and that its quotas do not allow now.
+    pub(crate) fn turns(&self, tenant: TenantId) -> (usize, usize) {
+        self.schedule.of_tenant(tenant)
+    }
+
     /// Resolves when the keeper should look again for what is due.
     pub(crate) async fn due_changed(&self) {
         self.due.notified().await;
@@ -206,6 +218,7 @@ pub struct Dispatch {
     live: Live,
     outbox: deliver::Handle,
     clock: Arc<dyn Clock>,
+    limiter: Limiter,
     options: Options,
     fences: Arc<Fences>,
     effect_secret: [u8; 32],
@@ -228,6 +241,7 @@ impl Dispatch {
         live: Live,
         outbox: deliver::Handle,
         clock: Arc<dyn Clock>,
+        limiter: Limiter,
         options: Options,
         fences: Arc<Fences>,
         effect_secret: [u8; 32],
@@ -242,6 +256,7 @@ impl Dispatch {
             live,
             outbox,
             clock,
+            limiter,
             options,
             fences,
             effect_secret,
@@ -311,6 +326,11 @@ impl Dispatch {
             if view.tenant.state != TenantState::Active {
                 return Ok((cost, Left::Idle));
             }
+            // The turn may have been given out before the schedule knew the tenant's quotas.
+            self.limiter.know(&view.tenant);
+            if !self.handle.schedule.may_go_on(turn.tenant) {
+                return Ok((cost, Left::More));
+            }
             let Some(done) = self.execute(turn, fence, now, batch, Arc::clone(&view)).await else {
                 tracing::error!(tenant = %view.tenant.name, "a batch panicked; it runs again");
                 metrics::counter!("bulkhead_host_panics_total").increment(1);
@@ -369,6 +389,7 @@ impl Dispatch {
         }
         self.keep_warm(turn, view, sessions);
         let counts = count(&commit);
+        let fuel = commit.usage.iter().map(|used| used.fuel).fold(0, u64::saturating_add);
         let reads: Vec<StateRead> = commit.reads.clone();
         let writes = commit.writes.clone();
         let emitted = !commit.emits.is_empty();
@@ -387,6 +408,7 @@ impl Dispatch {
                     });
                     self.cache.insert((turn.tenant, write.plugin, write.key), held);
                 }
+                self.limiter.burned(&view.tenant, fuel);
                 self.handle.wake(turn.tenant, woken);
                 if emitted {
                     self.live.tick(turn.tenant);

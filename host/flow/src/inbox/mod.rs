@@ -26,6 +26,8 @@ use tokio::sync::Semaphore;
 
 use crate::dispatch;
 use crate::live::Live;
+use crate::quota::Limiter;
+use crate::quota::Refused;
 
 pub use codec::split_batch;
 pub use envelope::Envelope;
@@ -93,6 +95,9 @@ pub enum Error {
     /// The tenant is suspended.
     #[error("the tenant is suspended")]
     Suspended,
+    /// The tenant has used a quota up.
+    #[error(transparent)]
+    Quota(#[from] Refused),
     /// Too much is under way; try again after this much time.
     #[error("too many events are on their way into the store")]
     Busy(Duration),
@@ -115,6 +120,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     dispatch: dispatch::Handle,
     live: Live,
+    limiter: Limiter,
     limits: Limits,
     /// Descendants that a first event may have.
     budget: u32,
@@ -130,12 +136,13 @@ impl Inbox {
         clock: Arc<dyn Clock>,
         dispatch: dispatch::Handle,
         live: Live,
+        limiter: Limiter,
         limits: Limits,
         budget: u32,
     ) -> Self {
         let shards = store.host_shards();
         let under_way = Semaphore::new(limits.under_way_bytes);
-        Self { inner: Arc::new(Inner { store, clock, dispatch, live, limits, budget, shards, under_way }) }
+        Self { inner: Arc::new(Inner { store, clock, dispatch, live, limiter, limits, budget, shards, under_way }) }
     }
 
     /// The limits that callers must keep before they hand in.
@@ -172,6 +179,7 @@ impl Inbox {
         if events.is_empty() {
             return Ok(receipt);
         }
+        inner.limiter.admit(tenant, u32::try_from(events.len()).unwrap_or(u32::MAX))?;
         let permits = u32::try_from(bytes.min(inner.limits.under_way_bytes)).unwrap_or(u32::MAX);
         let _under_way = inner.under_way.try_acquire_many(permits).map_err(|_| Error::Busy(Duration::from_secs(1)))?;
         self.append(tenant, events, &mut receipt).await?;

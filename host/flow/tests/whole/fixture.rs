@@ -73,11 +73,13 @@ impl Host {
             outlets: Outlets { egress, files: Some(Arc::new(files)), redis: None, log: false },
             effect_secret: [3; 32],
             bus: Default::default(),
+            shared: None,
         };
         let options = Options {
             inbox: inbox::Limits::default(),
             descendants: 1_000,
             ceiling: Limits::default(),
+            quotas: Default::default(),
             dispatch: dispatch::Options::default(),
             deliver: deliver::Options::default(),
             keeper: keeper::Options {

@@ -103,7 +103,8 @@ async fn list(State(api): State<Api>, _: Operator, Params(paging): Params<Paging
     page::of_names(&api, OWNER, "tenants", &paging, tenants, |tenant: &Tenant| &tenant.name).map(Json)
 }
 
-async fn tenant(api: &Api, name: &str) -> Result<catalogue::Tenant> {
+/// The tenant with this name or id.
+pub async fn tenant(api: &Api, name: &str) -> Result<catalogue::Tenant> {
     api.store.operator_tenant(name).await?.ok_or_else(|| Problem::not_found("tenant", name))
 }
 

@@ -103,6 +103,13 @@ codes! {
     /// The tenant has as many live streams open as it may.
     TooManyStreams = "too-many-streams", TOO_MANY_REQUESTS, "Too many live streams";
 
+    /// The tenant hands in more events than it may.
+    LimitRate = "limit-rate", TOO_MANY_REQUESTS, "Too many events at once";
+    /// As much waits to be worked off as may.
+    LimitBacklog = "limit-backlog", TOO_MANY_REQUESTS, "The backlog is full";
+    /// The tenant's plugins keep more than they may.
+    LimitStorage = "limit-storage", TOO_MANY_REQUESTS, "The storage is full";
+
     /// The host has more to do than it can; later it may be otherwise.
     Busy = "busy", SERVICE_UNAVAILABLE, "The host is busy";
     /// The store cannot be reached or cannot take writes.

@@ -26,6 +26,7 @@ pub mod parked;
 pub mod places;
 pub mod plugins;
 pub mod problem;
+pub mod quota;
 pub mod rules;
 pub mod runs;
 pub mod secrets;
@@ -63,6 +64,7 @@ pub fn router(api: Api) -> Router {
         .merge(secrets::routes())
         .merge(switch::routes())
         .merge(usage::routes())
+        .merge(quota::routes())
         .merge(admin::routes());
     let (router, openapi) = routes.split_for_parts();
     router

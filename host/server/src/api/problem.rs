@@ -149,9 +149,10 @@ impl Problem {
         self
     }
 
-    /// With the time after which it may be otherwise.
+    /// With the time after which it may be otherwise, in whole seconds.
     pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
-        self.inner.retry_after = Some(wait.as_secs().max(1));
+        let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
+        self.inner.retry_after = Some(seconds.max(1));
         self
     }
 

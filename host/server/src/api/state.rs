@@ -16,6 +16,7 @@ use bulkhead_flow::deliver;
 use bulkhead_flow::dispatch;
 use bulkhead_flow::inbox::Inbox;
 use bulkhead_flow::live::Live;
+use bulkhead_flow::quota::Limiter;
 use bulkhead_flow::sink::Outlets;
 use bulkhead_flow::tenants::Directory;
 use bulkhead_flow::vault::Vault;
@@ -55,6 +56,8 @@ pub struct State {
     pub cursors: Cursors,
     /// Where events go in.
     pub inbox: Inbox,
+    /// What keeps tenants to their quotas.
+    pub limiter: Limiter,
     /// What works them off.
     pub dispatch: dispatch::Handle,
     /// What sends deliveries.

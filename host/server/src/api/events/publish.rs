@@ -35,6 +35,7 @@ use crate::api::extract::shown;
 use crate::api::problem::Document;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
+use crate::api::quota;
 use crate::api::state::Api;
 
 /// What an event has besides its data: attributes, quotes, names.
@@ -313,6 +314,7 @@ fn refused(error: inbox::Error, before: &Taken) -> Problem {
         inbox::Error::Suspended => {
             (Problem::new(Code::TenantSuspended, "the tenant is suspended; no events are taken"), None)
         }
+        inbox::Error::Quota(refused) => (quota::problem(refused), Some(refused.retry_after)),
         inbox::Error::Busy(wait) => {
             let detail = "too many events are on their way into the store";
             (Problem::new(Code::Busy, detail).hint("send it again a little later"), Some(wait))

@@ -100,12 +100,14 @@ impl Host {
             outlets: outlets.clone(),
             effect_secret: [3; 32],
             bus: Default::default(),
+            shared: None,
         };
         let look = Duration::from_millis(200);
         let options = Options {
             inbox: limits,
             descendants: 100,
             ceiling: bulkhead_domain::policy::limits::Limits::default(),
+            quotas: Default::default(),
             dispatch: dispatch::Options::default(),
             deliver: deliver::Options::default(),
             keeper: keeper::Options { node: "test".to_owned(), lease: Duration::from_secs(30), look, shared: false },
@@ -126,6 +128,7 @@ impl Host {
             clock,
             cursors: Cursors::new(&[5; 32]),
             inbox: flow.inbox.clone(),
+            limiter: flow.limiter.clone(),
             dispatch: flow.dispatch.clone(),
             deliver: flow.deliver.clone(),
             live: flow.live.clone(),
