@@ -1,4 +1,4 @@
-//! Reading, handing in, acknowledging.
+//! Reading, handing in, letting go.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -39,6 +39,14 @@ enum Refusal {
     NoTenant,
 }
 
+/// What is done with.
+enum Settled {
+    /// Durable, or refused.
+    Taken(Vec<Entry>, Vec<Rejected>),
+    /// Trimmed away before they were taken in.
+    Gone(Vec<Entry>),
+}
+
 impl RedisSource {
     /// Until `stop`.
     pub(super) async fn intake(&self, stop: &CancellationToken) {
@@ -67,16 +75,21 @@ impl RedisSource {
         }
         self.look(&mut commands).await?;
         self.reporter.reading();
-        // One batch waits while another is taken in.
+        // Three things go on at a time: a batch is read, the one before is made durable, the one before that let go of.
         let (hand, batches) = mpsc::channel(1);
+        let (settle, settled) = mpsc::channel(1);
         let reading = async {
             match stop.run_until_cancelled(self.read(&mut reader, hand)).await {
                 Some(ended) => ended,
                 None => Ok(()),
             }
         };
-        let taking = self.take(&mut commands, batches, worked, stop);
-        tokio::try_join!(reading, taking).map(|_| ())
+        let taking = async {
+            self.take(batches, settle, stop).await;
+            Ok(())
+        };
+        let settling = self.settle(&mut commands, settled, worked);
+        tokio::try_join!(reading, taking, settling).map(|_| ())
     }
 
     /// Reads for ever: first what this consumer has pending, then what dead ones have, then what comes.
@@ -119,6 +132,7 @@ impl RedisSource {
         while let Ok(place) = hand.reserve().await {
             let claimed = self.stream.claim(reader, &start, count, self.options.claim_idle).await?;
             self.count("bulkhead_source_claimed_total", claimed.entries.len());
+            self.trimmed(claimed.gone);
             if !claimed.entries.is_empty() {
                 place.send(claimed.entries);
             }
@@ -141,24 +155,46 @@ impl RedisSource {
     /// Takes in batches in their order until `stop`, or until nothing reads any more.
     async fn take(
         &self,
-        commands: &mut MultiplexedConnection,
         mut batches: mpsc::Receiver<Vec<Entry>>,
-        worked: &mut bool,
+        settle: mpsc::Sender<Settled>,
         stop: &CancellationToken,
-    ) -> RedisResult<()> {
+    ) {
         while let Some(Some(entries)) = stop.run_until_cancelled(batches.recv()).await {
             self.count("bulkhead_source_entries_total", entries.len());
-            let mut rest = &entries[..];
-            while !rest.is_empty() {
-                let (piece, after) = rest.split_at(self.piece(rest));
-                let Some(receipt) = self.hand_in(piece, stop).await else { return Ok(()) };
-                self.count("bulkhead_source_duplicates_total", receipt.duplicates as usize);
-                self.put_aside(commands, piece, receipt.rejected).await?;
-                let acknowledged = self.stream.acknowledge(commands, piece).await?;
-                self.count("bulkhead_source_acked_total", usize::try_from(acknowledged).unwrap_or_default());
-                *worked = true;
-                rest = after;
+            let (mut entries, gone): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.fields.is_some());
+            if !gone.is_empty() && settle.send(Settled::Gone(gone)).await.is_err() {
+                return;
             }
+            while !entries.is_empty() {
+                let after = entries.split_off(self.piece(&entries));
+                let Some(receipt) = self.hand_in(&entries, stop).await else { return };
+                self.count("bulkhead_source_duplicates_total", receipt.duplicates as usize);
+                if settle.send(Settled::Taken(entries, receipt.rejected)).await.is_err() {
+                    return;
+                }
+                entries = after;
+            }
+        }
+    }
+
+    /// Lets go of what is done with, until nothing is taken in any more.
+    async fn settle(
+        &self,
+        commands: &mut MultiplexedConnection,
+        mut settled: mpsc::Receiver<Settled>,
+        worked: &mut bool,
+    ) -> RedisResult<()> {
+        while let Some(settled) = settled.recv().await {
+            match settled {
+                Settled::Taken(entries, rejected) => {
+                    self.put_aside(commands, &entries, rejected).await?;
+                    let acknowledged = self.stream.acknowledge(commands, &entries).await?;
+                    self.count("bulkhead_source_acked_total", acknowledged);
+                }
+                // A claim may have found the same; whoever lets go of them counts them.
+                Settled::Gone(entries) => self.trimmed(self.stream.acknowledge(commands, &entries).await?),
+            }
+            *worked = true;
         }
         Ok(())
     }
@@ -174,7 +210,7 @@ impl RedisSource {
         fitting.count().max(1)
     }
 
-    /// Hands in, and again, until it is durable; none if `stop` came before. The receipt counts entries that are there.
+    /// Hands in, and again, until it is durable; none if `stop` came before.
     async fn hand_in(&self, entries: &[Entry], stop: &CancellationToken) -> Option<Receipt> {
         let mut backoff = Backoff::new(format!("{}/{}", self.options.consumer, self.options.name));
         let mut waited = false;
@@ -198,29 +234,21 @@ impl RedisSource {
     async fn accept(&self, entries: &[Entry]) -> Result<Receipt, Refusal> {
         // Whether it may publish is the tenant's state now, not at the start.
         let tenant: Tenant = self.store.tenant(self.options.tenant).await?.ok_or(Refusal::NoTenant)?;
-        let present = entries.iter().filter(|entry| entry.fields.is_some());
-        let items = present.map(|entry| entry.envelope(self.options.format, &self.origin)).collect();
+        let items = entries.iter().map(|entry| entry.envelope(self.options.format, &self.origin)).collect();
         Ok(self.inbox.accept(&tenant, items).await?)
     }
 
-    /// Puts refused entries where they can be seen. Those that were trimmed away cannot be; they are counted.
+    /// Puts refused entries where they can be seen.
     async fn put_aside(
         &self,
         commands: &mut MultiplexedConnection,
         entries: &[Entry],
         rejected: Vec<Rejected>,
     ) -> RedisResult<()> {
-        let present: Vec<&Entry> = entries.iter().filter(|entry| entry.fields.is_some()).collect();
-        let trimmed = entries.len() - present.len();
-        if trimmed > 0 {
-            self.count("bulkhead_source_trimmed_total", trimmed);
-            let source = &self.options.name;
-            tracing::warn!(source, trimmed, "entries were trimmed from the stream before they were taken in");
-        }
         let refused: Vec<Refused<'_>> = rejected
             .into_iter()
             .filter_map(|Rejected { index, code, detail }| {
-                let entry = *present.get(index as usize)?;
+                let entry = entries.get(index as usize)?;
                 Some(Refused { entry, code, reason: detail })
             })
             .collect();
@@ -236,5 +264,14 @@ impl RedisSource {
             "entries are no events that can be taken in"
         );
         Ok(())
+    }
+
+    /// So many entries were gone when their turn came.
+    fn trimmed(&self, trimmed: usize) {
+        if trimmed > 0 {
+            self.count("bulkhead_source_trimmed_total", trimmed);
+            let source = &self.options.name;
+            tracing::warn!(source, trimmed, "entries were trimmed from the stream before they were taken in");
+        }
     }
 }

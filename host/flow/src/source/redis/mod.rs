@@ -1,13 +1,14 @@
 //! Redis Streams as a source: a consumer group on one stream, whose entries are one tenant's events.
 //!
 //! ```text
-//! own pending ─┐                                   ┌─ refused ─▶ <stream>:rejected ─┐
-//! claimed ─────┼─▶ batch ─▶ (one waits) ─▶ inbox ──┤                                ├─▶ XACK
-//! new ─────────┘                                   └─ durable, or known ────────────┘
+//! own pending ─┐                          ┌─ refused ─▶ <stream>:rejected ─┐
+//! claimed ─────┼─▶ batch ──────▶ inbox ───┤                                ├──────▶ XACK
+//! new ─────────┘   (one waits)            └─ durable, or known ────────────┘
 //! ```
 //!
-//! - [`intake`] reads and hands in; while one batch is made durable, the next is read. Any failure ends the connection
-//!   and begins anew with what this consumer has pending, so nothing depends on how far it came.
+//! - [`intake`] reads, hands in and lets go; while one batch is made durable, the next is read, and the one before is let
+//!   go of. Any failure ends the connection and begins anew with what this consumer has pending, so nothing depends on
+//!   how far it came.
 //! - [`upkeep`] looks at the backlog and removes consumers that are gone; what it learns steers nothing.
 //! - [`stream`] has the commands, [`entry`] what an entry means, [`past`] whether the stream lost what it had.
 //!

@@ -50,6 +50,8 @@ pub(super) struct Claimed {
     /// Where to go on; `0-0` if that was all.
     pub next: String,
     pub entries: Vec<Entry>,
+    /// How many were trimmed away before; nobody has them any more.
+    pub gone: usize,
 }
 
 /// An entry that is no event, and why.
@@ -153,17 +155,20 @@ impl Stream {
         let mut claim = redis::cmd("XAUTOCLAIM");
         claim.arg(&self.key).arg(&self.group).arg(&self.consumer).arg(millis(idle));
         claim.arg(start).arg("COUNT").arg(count);
-        // Redis 7 adds the ids of entries that are gone, and forgets those itself; Redis 6 gives nothing in their place.
+        // Redis 7 adds the ids of entries that are gone, and forgets those itself; Redis 6 gives nil in their place, and
+        // keeps them pending for whoever claims them, who finds them gone when it reads its own.
         let answer: Vec<Value> = claim.query_async(connection).await?;
         let mut answer = answer.into_iter();
         let mut part = || answer.next().unwrap_or(Value::Nil);
         let next: String = redis::from_redis_value(part())?;
         let entries: Vec<Option<RawEntry>> = redis::from_redis_value(part())?;
-        Ok(Claimed { next, entries: entries.into_iter().flatten().map(Entry::from).collect() })
+        let gone: Option<Vec<Value>> = redis::from_redis_value(part())?;
+        let entries = entries.into_iter().flatten().map(Entry::from).collect();
+        Ok(Claimed { next, entries, gone: gone.map_or(0, |ids| ids.len()) })
     }
 
     /// Says that entries are done with. Gives how many of them were pending until now.
-    pub async fn acknowledge(&self, connection: &mut MultiplexedConnection, entries: &[Entry]) -> RedisResult<u64> {
+    pub async fn acknowledge(&self, connection: &mut MultiplexedConnection, entries: &[Entry]) -> RedisResult<usize> {
         let mut ack = redis::cmd("XACK");
         ack.arg(&self.key).arg(&self.group);
         for entry in entries {
