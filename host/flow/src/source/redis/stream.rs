@@ -252,3 +252,56 @@ fn number(row: &HashMap<String, Value>, name: &str) -> Option<u64> {
 fn id(row: &HashMap<String, Value>, name: &str) -> EntryId {
     text(row, name).and_then(|id| EntryId::parse(&id)).unwrap_or(EntryId { millis: 0, sequence: 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
+    use bulkhead_services::shared;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn consumers_are_removed_that_are_gone_and_hold_nothing() {
+        let redis = shared::redis().expect("because Redis is installed");
+        let client = Client::open(redis.url()).expect("because the address reads");
+        let mut connection = connect(&client, ANSWER_LIMIT).await.expect("because Redis is there");
+        let key = format!("stream-{}", uuid::Uuid::new_v4().simple());
+        let stream = |consumer: &str| Stream {
+            key: key.clone(),
+            group: "bulkhead".to_owned(),
+            consumer: consumer.to_owned(),
+            rejected: format!("{key}:rejected"),
+            rejected_max: 10,
+        };
+        let ours = stream("ours");
+        assert!(ours.ensure_group(&mut connection).await.expect("because Redis is there"));
+        // Whoever reads last finds nothing more, and holds nothing.
+        for consumer in ["ours", "holder", "gone"] {
+            if consumer != "gone" {
+                let mut add = redis::cmd("XADD");
+                add.arg(&[&key, "*", "type", "a"]);
+                add.exec_async(&mut connection).await.expect("because Redis is there");
+            }
+            let mut make = redis::cmd("XGROUP");
+            make.arg(&["CREATECONSUMER", &key, "bulkhead", consumer]);
+            make.exec_async(&mut connection).await.expect("because the group is there");
+            let read = stream(consumer).read_new(&mut connection, 10, Duration::from_millis(1)).await;
+            read.expect("because the group is there");
+        }
+        let none = ours.remove_gone(&mut connection, Duration::from_secs(3_600)).await;
+        assert_eq!(none.expect("because the group is there"), 0, "all were heard of");
+        let (began, mut gone) = (Instant::now(), 0);
+        while gone == 0 && began.elapsed() < Duration::from_secs(10) {
+            let removed = ours.remove_gone(&mut connection, Duration::from_millis(50)).await;
+            gone = removed.expect("because the group is there");
+        }
+        assert_eq!(gone, 1);
+        let mut left = redis::cmd("XINFO");
+        left.arg(&["CONSUMERS", &key, "bulkhead"]);
+        let left: Vec<HashMap<String, Value>> = left.query_async(&mut connection).await.expect("because it is there");
+        let left: BTreeSet<_> = left.iter().filter_map(|row| text(row, "name")).collect();
+        assert_eq!(left, BTreeSet::from(["holder".to_owned(), "ours".to_owned()]));
+    }
+}
