@@ -25,6 +25,7 @@ use bulkhead_flow::dispatch;
 use bulkhead_flow::egress::Egress;
 use bulkhead_flow::egress::EgressOptions;
 use bulkhead_flow::keeper;
+use bulkhead_flow::quota;
 use bulkhead_flow::sink::Outlets;
 use bulkhead_flow::sink::file::Files;
 use bulkhead_flow::sink::redis::Outlet;
@@ -114,6 +115,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
     let vault = Arc::new(Vault::new(Kek::load_or_create(&config.keys_dir.join("kek"))?));
     let outlets = outlets(&config, address)?;
     let transport = transport(&config, &secrets, shared)?;
+    let shared_quotas = shared_quotas(&config, &secrets, shared)?;
     let bus = transport.as_ref().map_or_else(Bus::local, Transport::bus);
     let parts = bulkhead_flow::Parts {
         store: Arc::clone(&store),
@@ -123,7 +125,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         outlets: outlets.clone(),
         effect_secret: secrets.effects,
         bus: bus.clone(),
-        shared: None,
+        shared: shared_quotas,
     };
     let paused = store.operator_paused().await?;
     let flow = Flow::start(flow_options(&config, &node, shared), parts).await?;
@@ -262,10 +264,19 @@ async fn of_store(store: &Store, name: &str) -> anyhow::Result<[u8; 32]> {
 /// Carries signals between the nodes of this store; none without Redis or without other nodes.
 fn transport(config: &Config, secrets: &Secrets, shared: bool) -> anyhow::Result<Option<Transport>> {
     let Some(url) = config.redis.as_ref().filter(|_| shared) else { return Ok(None) };
-    // A name that all nodes of this store know, and nobody else.
-    let store = blake3::derive_key("bulkhead 2026 bus name", &secrets.effects);
-    let store: String = store[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(Transport::new(url.expose_secret(), &store)?))
+    Ok(Some(Transport::new(url.expose_secret(), &name_of_store(secrets))?))
+}
+
+/// Where the nodes of this store share what tenants have used; none without Redis or without other nodes.
+fn shared_quotas(config: &Config, secrets: &Secrets, shared: bool) -> anyhow::Result<Option<quota::Shared>> {
+    let Some(url) = config.redis.as_ref().filter(|_| shared) else { return Ok(None) };
+    Ok(Some(quota::Shared::new(url.expose_secret(), &name_of_store(secrets))?))
+}
+
+/// A name that all nodes of this store know, and nobody else.
+fn name_of_store(secrets: &Secrets) -> String {
+    let name = blake3::derive_key("bulkhead 2026 bus name", &secrets.effects);
+    name[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn open_sandbox(config: &Config, key: [u8; 32]) -> anyhow::Result<Sandbox> {
@@ -300,7 +311,7 @@ fn flow_options(config: &Config, node: &str, shared: bool) -> bulkhead_flow::Opt
         inbox: config.limits.event.clone(),
         descendants: config.causation.descendants,
         ceiling: config.limits.plugin.clone(),
-        quotas: Default::default(),
+        quotas: config.limits.tenant,
         dispatch: dispatch::Options { hops_max: config.causation.hops, ..dispatch::Options::default() },
         // Attempts end within the drain's time, so that they are settled and not made again.
         deliver: deliver::Options { grace: config.drain_grace * 3 / 4, ..deliver::Options::default() },

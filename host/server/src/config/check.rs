@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bulkhead_domain::policy::quota::Quotas;
+use bulkhead_domain::policy::quota::Rate;
 use bulkhead_flow::inbox;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
@@ -43,6 +45,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     checker.log(&raw.log.level);
     checker.events(&raw.limits.event);
     checker.plugins(&raw.limits.plugin);
+    checker.tenants(&raw.limits.tenant);
     checker.together(&raw);
     let (problems, warnings) = (checker.problems, checker.warnings);
     match (listen, store, problems.is_empty()) {
@@ -107,12 +110,24 @@ fn limits(raw: &raw::Limits) -> Limits {
             state_key: plugin.state_key.get(),
             state_value: plugin.state_value.get(),
         },
+        tenant: quotas(&raw.tenant),
         api: ApiLimits {
             upload_bytes: api.upload_bytes.get(),
             document_bytes: api.document_bytes.get(),
             streams: count(api.streams),
             requests: count(api.requests),
         },
+    }
+}
+
+fn quotas(raw: &raw::TenantLimits) -> Quotas {
+    let some = |number: u64| (number > 0).then_some(number);
+    Quotas {
+        events_per_second: some(raw.events_per_second).map(|rate| Rate { rate, burst: some(raw.events_burst) }),
+        concurrency: (raw.concurrency > 0).then_some(raw.concurrency),
+        backlog_events: some(raw.backlog_events),
+        storage_bytes: some(raw.storage_bytes.0),
+        fuel_per_minute: some(raw.fuel_per_minute),
     }
 }
 
@@ -323,6 +338,21 @@ impl Checker<'_> {
         ] {
             let path = |name: &str| format!("limits.plugin.{name}");
             self.not_above((&path(one.0), one.1), (&path(all.0), all.1), what);
+        }
+    }
+
+    fn tenants(&mut self, limits: &raw::TenantLimits) {
+        for error in quotas(limits).check().err().unwrap_or_default() {
+            let name = match error.field {
+                "events_per_second.rate" => "events_per_second",
+                "events_per_second.burst" => "events_burst",
+                name => name,
+            };
+            self.wrong(&format!("limits.tenant.{name}"), error.reason);
+        }
+        if limits.events_burst > 0 && limits.events_per_second == 0 {
+            let path = "limits.tenant.events_burst";
+            self.wrong(path, "it means nothing without `limits.tenant.events_per_second`");
         }
     }
 

@@ -151,6 +151,8 @@ pub struct Limits {
     pub event: inbox::Limits,
     /// Of one call of a plugin.
     pub plugin: bulkhead_domain::policy::limits::Limits,
+    /// Of a tenant whose own quotas are unset.
+    pub tenant: bulkhead_domain::policy::quota::Quotas,
     /// Of other requests.
     pub api: ApiLimits,
 }

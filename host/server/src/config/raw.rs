@@ -68,6 +68,7 @@ pub struct Causation {
 pub struct Limits {
     pub event: EventLimits,
     pub plugin: PluginLimits,
+    pub tenant: TenantLimits,
     pub api: ApiLimits,
 }
 
@@ -100,6 +101,18 @@ pub struct PluginLimits {
     pub state_bytes: Bytes,
     pub state_key: Bytes,
     pub state_value: Bytes,
+}
+
+/// 0 is no limit.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimits {
+    pub events_per_second: u64,
+    pub events_burst: u64,
+    pub concurrency: u16,
+    pub backlog_events: u64,
+    pub storage_bytes: Bytes,
+    pub fuel_per_minute: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -26,6 +26,7 @@ fn the_default_file_is_whole_and_says_what_the_parts_say() {
     assert_eq!(raw.listen, "127.0.0.1:8080");
     let config = load("", &[], &Flags::default()).expect("because the defaults are right");
     assert_eq!(config.limits.plugin, bulkhead_domain::policy::limits::Limits::default());
+    assert_eq!(config.limits.tenant, bulkhead_domain::policy::quota::Quotas::default(), "nobody is limited");
     let inbox = bulkhead_flow::inbox::Limits::default();
     assert_eq!(format!("{:?}", config.limits.event), format!("{inbox:?}"));
     let sandbox = bulkhead_sandbox::Options::new("x", [0; 32]);
@@ -33,6 +34,19 @@ fn the_default_file_is_whole_and_says_what_the_parts_say() {
     assert_eq!((config.sandbox.instances, config.sandbox.memories), (sandbox.pool.instances, sandbox.pool.memories));
     assert!(matches!(&config.store, Store::Sqlite(path) if path.to_str() == Some("bulkhead.db")));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn tenants_have_limits_if_the_operator_says_so() {
+    let file = "[limits.tenant]\nevents_per_second = 100\nstorage_bytes = \"1MiB\"\n";
+    let config = load(file, &[("BULKHEAD_LIMITS_TENANT_CONCURRENCY", "4")], &Flags::default());
+    let quotas = config.expect("because it is right").limits.tenant;
+    assert_eq!(quotas.events_per_second.map(|rate| (rate.rate, rate.burst)), Some((100, None)));
+    assert_eq!((quotas.concurrency, quotas.storage_bytes, quotas.backlog_events), (Some(4), Some(1 << 20), None));
+    let text = wrong("[limits.tenant]\nevents_burst = 5\nfuel_per_minute = 9_000_000_000_000_000_000\n", &[]);
+    for part in ["limits.tenant.events_burst", "limits.tenant.fuel_per_minute"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
 }
 
 #[test]

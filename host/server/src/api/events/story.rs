@@ -142,6 +142,8 @@ pub async fn story(
         open |= why.is_some();
         runs.push(RunStory { run, logs: view.record.map(|record| record.logs).unwrap_or_default(), waits: why });
     }
+    // Deliveries have no quota.
+    let quotas = if open { watcher.quotas() } else { Vec::new() };
     let mut deliveries = Vec::with_capacity(sent.len());
     for view in &sent {
         let why = watcher.delivery(view).await?;
@@ -149,7 +151,7 @@ pub async fn story(
         deliveries.push(DeliveryStory { delivery: view.into(), waits: why });
     }
     if open {
-        waits.splice(0..0, watcher.switches());
+        waits.splice(0..0, watcher.switches().into_iter().chain(quotas));
     }
     Ok(Json(Story {
         causes: causes(&api, tenant, &logged).await?,

@@ -6,6 +6,9 @@ use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::quota::Quota;
+use bulkhead_flow::quota::Hold;
+use bulkhead_flow::quota::Line;
 use bulkhead_flow::tenants::TenantView;
 use bulkhead_store::catalogue::TenantState;
 use bulkhead_store::deliveries::DeliveryQuery;
@@ -77,6 +80,36 @@ impl<'a> Watcher<'a> {
             }
         }
         waits
+    }
+
+    /// The quotas that hold up events of the tenant, as far as this node knows.
+    pub fn quotas(&self) -> Vec<Wait> {
+        let wait = |line: Line| {
+            let (limit, again) = (line.limit, line.retry_after.map(|wait| rfc3339(self.now.after(wait))));
+            Some(match (line.quota, line.hold) {
+                (Quota::Rate, Hold::Soft | Hold::Stopped) => {
+                    let over = format!("the tenant hands in more than its quota of {limit} events per second");
+                    Wait::new("quota-rate", format!("{over}; what others have goes first"))
+                }
+                (Quota::Fuel, Hold::Soft) => {
+                    let over = format!("the tenant's plugins use more than its quota of {limit} fuel per minute");
+                    Wait::new("quota-fuel", format!("{over}; what others have goes first"))
+                }
+                (Quota::Fuel, Hold::Stopped) => Wait::new(
+                    "quota-fuel",
+                    format!(
+                        "the tenant has used up its quota of {limit} fuel per minute; it goes on at {}",
+                        again.unwrap_or_default()
+                    ),
+                ),
+                (Quota::Concurrency, Hold::Stopped) => Wait::new(
+                    "quota-concurrency",
+                    format!("as many batches of the tenant are at work as its quota allows ({limit})"),
+                ),
+                _ => return None,
+            })
+        };
+        self.api.limiter.lines(&self.view.tenant).into_iter().filter_map(wait).collect()
     }
 
     /// Why an event has not been looked at; nothing if it has.

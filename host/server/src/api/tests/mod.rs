@@ -2,6 +2,7 @@
 
 mod hostile;
 mod publish;
+mod quotas;
 mod reading;
 mod stream;
 mod waiting;
@@ -19,6 +20,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::SystemClock;
+use bulkhead_domain::id::TenantId;
 use bulkhead_flow::Flow;
 use bulkhead_flow::Options;
 use bulkhead_flow::Parts;
@@ -35,6 +37,7 @@ use bulkhead_sandbox::Compiler;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
 use bulkhead_store::catalogue::Tenant;
+use bulkhead_store::catalogue::TenantState;
 use bulkhead_store::sqlite;
 use bulkhead_store::sqlite::Sqlite;
 use bytes::Bytes;
@@ -155,6 +158,22 @@ impl Host {
         let made = self.api.store.operator_create_tenant(&format!("ten_{name}"), name, self.api.now()).await;
         let tenant = made.expect("because the name is free");
         self.user(tenant, &["*"]).await
+    }
+
+    /// A key of the operator.
+    pub async fn operator(&self) -> User<'_> {
+        let made = self.api.keyring.create(None, vec!["*".to_owned()], String::new(), self.api.now()).await;
+        let (_, key) = made.expect("because the store works");
+        let nobody = Tenant {
+            id: TenantId(0),
+            uid: String::new(),
+            name: String::new(),
+            state: TenantState::Active,
+            settings: 0,
+            created: self.api.now(),
+            quotas: Default::default(),
+        };
+        User { host: self, tenant: nobody, key: key.expose_secret().to_owned() }
     }
 
     /// A key of a tenant.
