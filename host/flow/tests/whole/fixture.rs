@@ -9,7 +9,11 @@ use std::time::Instant;
 
 use bulkhead_domain::clock::Clock as _;
 use bulkhead_domain::clock::SystemClock;
+use bulkhead_domain::event::Event;
+use bulkhead_domain::event::Lineage;
+use bulkhead_domain::id::Shard;
 use bulkhead_domain::policy::limits::Limits;
+use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::rule::document::Names;
 use bulkhead_domain::rule::document::parse_set;
 use bulkhead_flow::Flow;
@@ -32,6 +36,7 @@ use bulkhead_store::Store;
 use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Tenant;
 use bulkhead_store::log::EventQuery;
+use bulkhead_store::log::NewEvent;
 use bulkhead_store::sqlite;
 use bulkhead_store::sqlite::Sqlite;
 use bulkhead_store::work::ParkedFilter;
@@ -115,6 +120,12 @@ impl Host {
         tenant.expect("because the name is free")
     }
 
+    /// Sets a tenant's quotas; nobody is told.
+    pub async fn allow(&self, tenant: &Tenant, quotas: Quotas) -> Tenant {
+        self.store.set_quotas(tenant.id, &quotas).await.expect("because the tenant is there");
+        self.store.tenant(tenant.id).await.expect("because the store works").expect("because the tenant is there")
+    }
+
     /// Installs an example plugin and activates it, with everything granted that it asks for.
     pub async fn plugin(&self, tenant: &Tenant, name: &str, config: &Value) {
         let folder = std::env::var_os("BULKHEAD_PLUGINS")
@@ -175,6 +186,33 @@ impl Host {
         let envelope = Envelope::from_json(&event.to_string().into());
         let receipt = self.flow.inbox.accept(tenant, vec![envelope]).await.expect("because the store works");
         assert_eq!((receipt.accepted, &receipt.rejected), (1, &Vec::new()));
+    }
+
+    /// Appends so many events, in as many shards as there are: a tenant that is spread.
+    pub async fn scatter(&self, tenant: &Tenant, kind: &str, many: u16) {
+        let shards = self.store.host_shards();
+        let event = |number: u16| {
+            let (id, now) = (format!("s{number}"), SystemClock.now());
+            let data = serde_json::json!({"key": id, "seq": 1}).to_string();
+            let event = Event {
+                source: "/test".to_owned(),
+                kind: kind.to_owned(),
+                subject: None,
+                time: now,
+                key: Some(id.clone()),
+                correlation: id.clone(),
+                causation: None,
+                content_type: "application/json".to_owned(),
+                data: data.into(),
+                attributes: Vec::new(),
+                id,
+            };
+            let lineage = Lineage { hops: 0, budget: 1_000 };
+            NewEvent { tenant: tenant.id, shard: Shard(number % shards), recorded: now, lineage, event }
+        };
+        self.store.host_append((0..many).map(event).collect()).await.expect("because the store works");
+        let all: Vec<Shard> = (0..shards).map(Shard).collect();
+        self.flow.dispatch.wake(tenant.id, &all);
     }
 
     pub async fn redrive(&self, tenant: &Tenant) {

@@ -2,6 +2,7 @@
 //! embedded store and the real sandbox.
 
 mod fixture;
+mod quotas;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
