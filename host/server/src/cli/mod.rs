@@ -29,6 +29,7 @@ mod parked;
 mod plugin;
 mod problem;
 mod profile;
+mod quota;
 mod rule;
 mod run;
 mod screen;
@@ -103,6 +104,7 @@ enum Command {
     Sink(sink::Sink),
     Secret(secret::Secret),
     Usage(usage::Usage),
+    Quota(quota::Quota),
     /// Take events in, but work nothing off
     Pause(switch::Switch),
     /// Work everything off again
@@ -133,6 +135,7 @@ impl Command {
             Self::Sink(command) => command.run().await,
             Self::Secret(command) => command.run().await,
             Self::Usage(command) => command.run().await,
+            Self::Quota(command) => command.run().await,
             Self::Pause(command) => command.pause().await,
             Self::Resume(command) => command.resume().await,
             Self::Tenant(command) => command.run().await,

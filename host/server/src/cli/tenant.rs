@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::connection::Connection;
 use crate::cli::error::Result;
+use crate::cli::quota;
 use crate::cli::screen;
 use crate::cli::screen::Cell;
 use crate::cli::screen::Column;
@@ -19,7 +20,8 @@ const EXAMPLES: &str = "Examples:
   bulkhead tenant list --output json
   bulkhead tenant pause acme      # events are taken in, nothing is worked off
   bulkhead tenant suspend acme    # its keys are refused at once
-  bulkhead tenant resume acme";
+  bulkhead tenant resume acme
+  bulkhead tenant quota acme --rate 100 --burst 500 --storage 100MiB";
 
 const COLUMNS: &[Column] = &[
     ("NAME", "/name", Cell::Text),
@@ -30,7 +32,7 @@ const COLUMNS: &[Column] = &[
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Tenants: create, list, show, pause, resume, suspend (operator)
+/// Tenants: create, list, show, quota, pause, resume, suspend (operator)
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Tenant {
@@ -59,6 +61,8 @@ enum Action {
         #[command(flatten)]
         format: Format,
     },
+    /// Show what it may use, or set it
+    Quota(quota::Set),
     /// Take its events in, but work nothing off
     Pause {
         /// Its name or id
@@ -98,6 +102,7 @@ impl Tenant {
             Action::Pause { name } => (name, "pause"),
             Action::Resume { name } => (name, "resume"),
             Action::Suspend { name } => (name, "suspend"),
+            Action::Quota(quota) => return quota.run(&client).await,
         };
         let tenant = client.post(&["admin", "v1", "tenants", name, switch], &Value::Null).await?;
         screen::line(&format!("tenant {name} is {}", at(&tenant, "/state")))
