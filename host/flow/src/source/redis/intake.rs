@@ -94,14 +94,15 @@ impl RedisSource {
 
     /// Reads for ever: first what this consumer has pending, then what dead ones have, then what comes.
     async fn read(&self, reader: &mut MultiplexedConnection, hand: mpsc::Sender<Vec<Entry>>) -> RedisResult<()> {
-        let mut count = self.options.batch.max(1);
+        // Until the first are seen, they may all be as large as events can be.
+        let mut count = self.fitting(self.inbox.limits().event_bytes);
         let mut after = BEGINNING.to_owned();
         // A batch is read only when there is a place for it.
         while let Ok(place) = hand.reserve().await {
             let entries = self.stream.read_own(reader, &after, count).await?;
             let Some(last) = entries.last() else { break };
             after.clone_from(&last.id);
-            count = self.fitting(&entries);
+            count = self.fitting(mean(&entries));
             place.send(entries);
         }
         let mut claim_at = Instant::now();
@@ -114,7 +115,7 @@ impl RedisSource {
             }
             let entries = self.stream.read_new(reader, count, self.options.block).await?;
             if !entries.is_empty() {
-                count = self.fitting(&entries);
+                count = self.fitting(mean(&entries));
                 place.send(entries);
             }
         }
@@ -144,11 +145,9 @@ impl RedisSource {
         Ok(())
     }
 
-    /// How many entries such as these a read may give.
-    fn fitting(&self, entries: &[Entry]) -> u32 {
-        let bytes: usize = entries.iter().map(Entry::bytes).sum();
-        let mean = bytes / entries.len().max(1);
-        let fitting = READ_BYTES / mean.max(1);
+    /// How many entries of so many bytes a read may give.
+    fn fitting(&self, bytes: usize) -> u32 {
+        let fitting = READ_BYTES / bytes.max(1);
         u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, self.options.batch.max(1))
     }
 
@@ -274,4 +273,9 @@ impl RedisSource {
             tracing::warn!(source, trimmed, "entries were trimmed from the stream before they were taken in");
         }
     }
+}
+
+/// Bytes of an entry, on the average.
+fn mean(entries: &[Entry]) -> usize {
+    entries.iter().map(Entry::bytes).sum::<usize>() / entries.len().max(1)
 }

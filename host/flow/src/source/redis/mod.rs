@@ -110,7 +110,7 @@ impl Options {
             consumer: consumer.into(),
             tenant,
             format: Format::default(),
-            batch: 500,
+            batch: 1_000,
             block: Duration::from_secs(2),
             claim_idle: Duration::from_secs(60),
             gone_after: Duration::from_secs(3_600),
