@@ -71,7 +71,9 @@ CREATE INDEX unfinished_chain ON unfinished (tenant, rule, key, pos) WHERE key I
 CREATE INDEX unfinished_heads ON unfinished (tenant, key, rule) WHERE key IS NOT NULL AND waiting <> 1;
 CREATE INDEX unfinished_waiting ON unfinished (tenant, waiting, pos);
 
--- Plugins' keys and values. Room is left in pages, so that a value is replaced beside its old one.
+-- Plugins' keys and values. A value that is written is a new row, and the one before it goes; so there is one row a key,
+-- and the index finds it before all that were there: however many of these somebody's long transaction keeps, nobody
+-- walks over them.
 CREATE TABLE state (
     tenant  BIGINT NOT NULL,
     plugin  BIGINT NOT NULL,
@@ -79,8 +81,8 @@ CREATE TABLE state (
     expires BIGINT,
     key     word   NOT NULL,
     value   BYTEA  NOT NULL,
-    PRIMARY KEY (tenant, plugin, key)
-) WITH (fillfactor = 60);
+    PRIMARY KEY (tenant, plugin, key, version)
+) WITH (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0);
 SELECT guard('state');
 
 CREATE INDEX state_expires ON state (expires) WHERE expires IS NOT NULL;
@@ -219,8 +221,8 @@ BEGIN
                 SELECT coalesce((SELECT p.cursor FROM progress p WHERE p.tenant = l.tenant AND p.shard = l.shard
                                  ORDER BY p.turn DESC LIMIT 1), 0) AS cursor
             ) done
-            WHERE EXISTS (SELECT 1 FROM events e WHERE e.tenant = l.tenant AND e.shard = l.shard
-                          AND e.pos > done.cursor AND e.pos >= first AND e.pos < beyond)
+            WHERE (SELECT e.pos FROM events e WHERE e.tenant = l.tenant AND e.shard = l.shard
+                   AND e.pos > done.cursor AND e.pos >= first AND e.pos < beyond ORDER BY e.pos LIMIT 1) IS NOT NULL
         );
         EXECUTE format('DROP TABLE %I, %I', 'events_' || segment, 'runs_' || segment);
         DELETE FROM event_keys WHERE pos >= first AND pos < beyond;
@@ -269,7 +271,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
         SELECT coalesce((SELECT p.cursor FROM progress p WHERE p.tenant = l.tenant AND p.shard = l.shard
                          ORDER BY p.turn DESC LIMIT 1), 0) AS cursor
     ) done
-    WHERE EXISTS (SELECT 1 FROM events e WHERE e.tenant = l.tenant AND e.shard = l.shard AND e.pos > done.cursor)
+    -- A look a lane: as EXISTS it would be planned as a join with all events there are.
+    WHERE (SELECT e.pos FROM events e WHERE e.tenant = l.tenant AND e.shard = l.shard AND e.pos > done.cursor
+           ORDER BY e.pos LIMIT 1) IS NOT NULL
     UNION
     SELECT tenant, shard FROM unfinished WHERE due <= present
 $$;
@@ -464,7 +468,7 @@ BEGIN
     IF at_turn <> turned OR (holds AND begun > seen) OR EXISTS (
         SELECT 1 FROM unnest(r_plugins, r_keys, r_versions) AS r (plugin, key, version)
         WHERE r.version <> coalesce((SELECT s.version FROM state s WHERE s.tenant = whose AND s.plugin = r.plugin
-                                     AND s.key = r.key), 0)
+                                     AND s.key = r.key ORDER BY s.version DESC LIMIT 1), 0)
     ) THEN
         verdict := 2; RETURN NEXT; RETURN;
     END IF;
@@ -486,13 +490,16 @@ BEGIN
         DELETE FROM progress p WHERE p.tenant = whose AND p.shard = lane AND p.turn <= turned AND p.turn > turned - 32;
     END IF;
     IF w_keys <> '{}' THEN
+        -- Each by its whole key: only that leads past the dead ones.
+        DELETE FROM state s USING (
+            SELECT w.plugin, w.key, (SELECT n.version FROM state n WHERE n.tenant = whose AND n.plugin = w.plugin
+                                     AND n.key = w.key ORDER BY n.version DESC LIMIT 1) AS version
+            FROM unnest(w_plugins, w_keys) AS w (plugin, key)
+        ) old
+        WHERE s.tenant = whose AND s.plugin = old.plugin AND s.key = old.key AND s.version = old.version;
         INSERT INTO state (tenant, plugin, key, value, version, expires)
         SELECT whose, w.plugin, w.key, w.value, commit_batch.version, w.expires
-        FROM unnest(w_plugins, w_keys, w_values, w_expires) AS w (plugin, key, value, expires) WHERE w.value IS NOT NULL
-        ON CONFLICT (tenant, plugin, key)
-        DO UPDATE SET value = excluded.value, version = excluded.version, expires = excluded.expires;
-        DELETE FROM state s USING unnest(w_plugins, w_keys, w_values) AS w (plugin, key, value)
-        WHERE w.value IS NULL AND s.tenant = whose AND s.plugin = w.plugin AND s.key = w.key;
+        FROM unnest(w_plugins, w_keys, w_values, w_expires) AS w (plugin, key, value, expires) WHERE w.value IS NOT NULL;
     END IF;
     IF x_rules <> '{}' THEN
         WITH gone AS (
@@ -595,15 +602,15 @@ RETURNS TABLE (value BYTEA, version BIGINT, expires BIGINT) LANGUAGE plpgsql AS 
 BEGIN
     PERFORM be_tenant(whose);
     RETURN QUERY SELECT s.value, s.version, s.expires FROM state s
-                 WHERE s.tenant = whose AND s.plugin = of AND s.key = named;
+                 WHERE s.tenant = whose AND s.plugin = of AND s.key = named ORDER BY s.version DESC LIMIT 1;
 END $$;
 
 -- Deletes expired values; says how many.
 CREATE FUNCTION expire_state(present BIGINT, at_most BIGINT) RETURNS BIGINT
 LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
     WITH gone AS (
-        DELETE FROM state WHERE (tenant, plugin, key) IN (
-            SELECT tenant, plugin, key FROM state WHERE expires <= present ORDER BY expires LIMIT at_most
+        DELETE FROM state WHERE (tenant, plugin, key, version) IN (
+            SELECT tenant, plugin, key, version FROM state WHERE expires <= present ORDER BY expires LIMIT at_most
             FOR UPDATE SKIP LOCKED
         ) RETURNING 1
     ) SELECT count(*) FROM gone

@@ -1,0 +1,78 @@
+//! How close the Postgres backend comes to the database under it, and whether it stays as fast beside a stranger's open
+//! transaction. Runs on a server of its own that waits for the disk (`fsync` on).
+//!
+//! `cargo run --release -p bulkhead-store --example postgres_bench [append|commit|idle|queues|alone|all] [SECONDS]`
+//!
+//! - `append`: [`host_append`] of many clients beside bare inserts of the same rows (20 s each turn and side).
+//! - `commit`: append, read and commit of full batches, and the round trips that takes (20 s).
+//! - `idle`: the same for a long time (60 s), while two strangers are idle in transactions: one holds a snapshot, one has
+//!   written.
+//! - `queues`: that with deliveries, timers and retries besides. `alone` is that without the strangers.
+//!
+//! [`host_append`]: bulkhead_store::log::Log::host_append
+
+mod append;
+mod commit;
+mod idle;
+mod load;
+mod relay;
+
+use std::time::Duration;
+
+use bulkhead_services::Database;
+use bulkhead_services::Postgres as Cluster;
+use bulkhead_services::PostgresOptions;
+use bulkhead_store::postgres::Options;
+use bulkhead_store::postgres::Postgres;
+use bulkhead_store::postgres::migrate;
+
+/// Whatever goes wrong ends the bench.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A server and one database on it.
+struct Ground {
+    // Before the server, so that it is dropped while that runs.
+    database: Database,
+    cluster: Cluster,
+}
+
+impl Ground {
+    /// Durable, with the memory that a small machine would give it.
+    async fn new() -> Result<Self, Failure> {
+        let cluster = Cluster::start(PostgresOptions { fast: false, shared_buffers: "1GB".to_owned() })?;
+        let database = cluster.database()?;
+        // A checkpoint in the middle of a turn would hit one side and not the other.
+        let settings = "ALTER SYSTEM SET max_wal_size = '8GB'; SELECT pg_reload_conf();";
+        bulkhead_services::sql(database.owner_url(), settings)?;
+        migrate(database.owner_url(), database.host_url(), 16).await?;
+        Ok(Self { database, cluster })
+    }
+
+    async fn store(&self) -> Result<Postgres, Failure> {
+        Ok(Postgres::open(Options::new(self.database.host_url())).await?)
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> Result<(), Failure> {
+    let part = std::env::args().nth(1).unwrap_or_else(|| "all".to_owned());
+    let seconds = std::env::args().nth(2).map(|text| text.parse()).transpose()?.map(Duration::from_secs);
+    let wanted = |name: &str| part == name || part == "all";
+    let usual = |usual: u64| seconds.unwrap_or(Duration::from_secs(usual));
+    if wanted("append") {
+        append::run(usual(20)).await?;
+    }
+    if wanted("commit") {
+        commit::run(usual(20)).await?;
+    }
+    if wanted("idle") {
+        idle::run(usual(60), idle::Kind { strangers: true, queues: false }).await?;
+    }
+    if wanted("queues") {
+        idle::run(usual(60), idle::Kind { strangers: true, queues: true }).await?;
+    }
+    if part == "alone" {
+        idle::run(usual(60), idle::Kind { strangers: false, queues: true }).await?;
+    }
+    Ok(())
+}
