@@ -29,7 +29,7 @@ pub(super) struct Outcome {
     /// Tenants of which something was taken in, and nothing had to wait.
     pub taken: Vec<TenantId>,
     /// Tenants whose rows must wait, and why.
-    pub held: Vec<(Tenant, String)>,
+    pub held: Vec<(Tenant, inbox::Error)>,
     /// Why everybody's rows must wait.
     pub trouble: Option<String>,
 }
@@ -97,7 +97,7 @@ impl Outcome {
                 self.trouble = Some(error.to_string());
             }
             // Whatever else the inbox has against it is this tenant's alone.
-            Some(error) => self.held.push((tenant, error.to_string())),
+            Some(error) => self.held.push((tenant, error)),
         }
     }
 }

@@ -9,6 +9,9 @@ use bulkhead_store::catalogue::Tenant;
 
 use crate::source::Backoff;
 
+/// Nobody waits for longer without being tried again: what refuses it may be gone before it said.
+const MAX: Duration = Duration::from_secs(5);
+
 /// Which tenants wait, and until when.
 #[derive(Debug, Default)]
 pub(super) struct Held(HashMap<TenantId, One>);
@@ -22,15 +25,15 @@ struct One {
 }
 
 impl Held {
-    /// It was refused (again). Says whether it was not waiting before.
-    pub fn hold(&mut self, tenant: &Tenant) -> bool {
+    /// It was refused (again), and trying it earlier than `after` is of no use. Says whether it was not waiting before.
+    pub fn hold(&mut self, tenant: &Tenant, after: Duration) -> bool {
         let new = !self.0.contains_key(&tenant.id);
         let one = self.0.entry(tenant.id).or_insert_with(|| One {
             names: [tenant.name.clone(), tenant.uid.clone()],
             backoff: Backoff::new(&tenant.uid),
             until: Instant::now(),
         });
-        one.until = Instant::now() + one.backoff.next_wait();
+        one.until = Instant::now() + one.backoff.next_wait().max(after).min(MAX);
         new
     }
 

@@ -3,11 +3,14 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use bulkhead_domain::id::TenantId;
+use bulkhead_store::catalogue::Tenant;
 use bulkhead_store::outbox;
 use bulkhead_store::outbox::Row;
 use bulkhead_store::outbox::Share;
 use tokio_util::sync::CancellationToken;
 
+use crate::inbox;
 use crate::source::Backoff;
 use crate::source::outbox::OutboxSource;
 use crate::source::outbox::batch::Outcome;
@@ -92,8 +95,10 @@ impl OutboxSource {
     }
 
     async fn next(&self, held: &Held, under_way: &[i64]) -> outbox::Result<Vec<Row>> {
-        let row_bytes = self.inbox.limits().event_bytes as u64 + ATTRIBUTES_BYTES;
-        let share = Share { rows: self.options.batch, bytes: LOOK_BYTES, row_bytes };
+        let limits = self.inbox.limits();
+        // All of a batch is on its way into the store at the same time, and others want in too.
+        let bytes = LOOK_BYTES.min(limits.under_way_bytes as u64 / 4);
+        let share = Share { rows: self.options.batch, bytes, row_bytes: limits.event_bytes as u64 + ATTRIBUTES_BYTES };
         self.outbox.next(share, &held.names(), under_way).await
     }
 
@@ -117,21 +122,20 @@ impl OutboxSource {
         Ok(())
     }
 
-    fn hold(
-        &self,
-        held: &mut Held,
-        taken: Vec<bulkhead_domain::id::TenantId>,
-        refused: Vec<(bulkhead_store::catalogue::Tenant, String)>,
-    ) {
+    fn hold(&self, held: &mut Held, taken: Vec<TenantId>, refused: Vec<(Tenant, inbox::Error)>) {
         for tenant in taken {
             if held.release(tenant) {
                 tracing::info!(source = self.options.name, tenant = tenant.0, "the tenant's rows are taken in again");
             }
         }
         self.count("bulkhead_source_waits_total", refused.len());
-        for (tenant, reason) in refused {
-            if held.hold(&tenant) {
-                tracing::warn!(source = self.options.name, tenant = tenant.uid, reason, "the tenant's rows wait");
+        for (tenant, error) in refused {
+            let after = match &error {
+                inbox::Error::Quota(refused) => refused.retry_after,
+                _ => Duration::ZERO,
+            };
+            if held.hold(&tenant, after) {
+                tracing::warn!(source = self.options.name, tenant = tenant.id.0, %error, "the tenant's rows wait");
             }
         }
         self.gauge("bulkhead_source_waiting_tenants", held.len() as u64);
