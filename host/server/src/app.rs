@@ -29,6 +29,7 @@ use bulkhead_flow::quota;
 use bulkhead_flow::sink::Outlets;
 use bulkhead_flow::sink::file::Files;
 use bulkhead_flow::sink::redis::Outlet;
+use bulkhead_flow::source::Supervisor;
 use bulkhead_flow::vault::Kek;
 use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Sandbox;
@@ -140,6 +141,13 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         Arc::clone(&clock),
     );
     let ending = CancellationToken::new();
+    let sources = Supervisor::new(
+        config.sources.clone(),
+        node.clone(),
+        Arc::clone(&store),
+        flow.inbox.clone(),
+        Arc::clone(&flow.fences),
+    );
     let api = Api::new(State {
         store: Arc::clone(&store),
         clock,
@@ -164,6 +172,8 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         paused: AtomicBool::new(false),
         bus,
         shared,
+        node: node.clone(),
+        sources: sources.clone(),
     });
     api.apply_paused(paused);
     if paused {
@@ -177,6 +187,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
     if let Some(transport) = transport {
         beside.push(tokio::spawn(transport.run(Arc::new(Hearing::new(api.clone())), ending.clone())));
     }
+    beside.push(tokio::spawn(sources.run(ending.clone())));
     let server = tokio::spawn(http::serve(listener, api::router(api), ending.clone(), config.drain_grace));
     if let Some(folder) = config.plugins_dir.clone() {
         let watch = Watch::new(folder, store, installer, SystemClock);

@@ -21,9 +21,12 @@ mod backoff;
 pub mod outbox;
 pub mod redis;
 mod status;
+mod supervisor;
 
 pub use backoff::Backoff;
 pub use status::Backlog;
 pub use status::Reporter;
 pub use status::State;
 pub use status::Status;
+pub use supervisor::Spec;
+pub use supervisor::Supervisor;

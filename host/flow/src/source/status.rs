@@ -17,6 +17,8 @@ const REPEAT: Duration = Duration::from_secs(60);
 pub enum State {
     /// It has not reached its queue yet.
     Starting,
+    /// Another node runs it.
+    Elsewhere,
     /// It takes in what comes.
     Reading,
     /// Something keeps it from taking anything in; it tries again by itself.
@@ -88,6 +90,11 @@ impl Reporter {
             *said = Some((reason.to_owned(), Instant::now()));
             tracing::warn!(source = self.status.borrow().name, reason, "the source waits");
         }
+    }
+
+    /// Another node runs it.
+    pub fn elsewhere(&self) {
+        self.change(State::Elsewhere);
     }
 
     /// It was asked to end.

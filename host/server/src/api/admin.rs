@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use bulkhead_flow::inbox::codec::rfc3339;
+use bulkhead_flow::source::Status;
 use bulkhead_store::catalogue;
 use bulkhead_store::catalogue::TenantState;
 use secrecy::ExposeSecret as _;
@@ -275,6 +276,10 @@ async fn revoke_key(
 /// How a host is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Overview {
+    /// The node that answers.
+    node: String,
+    /// All nodes of the store that are at work.
+    nodes: Vec<String>,
     /// Whether everything is paused.
     paused: bool,
     /// Tenants.
@@ -287,6 +292,10 @@ pub struct Overview {
     streams: usize,
     /// Plugins in memory.
     plugins_loaded: u64,
+    /// Queues that events are taken from, as this node sees them: `name`, `state` (`starting`, `elsewhere`, `reading`,
+    /// `waiting` with a `reason`, `stopped`), and what waits in them as `backlog`.
+    #[schema(value_type = Vec<Object>)]
+    sources: Vec<Status>,
     /// Where something waits, tenant by tenant.
     waiting: Vec<Waiting>,
 }
@@ -326,12 +335,15 @@ async fn overview(State(api): State<Api>, _: Operator) -> Result<Json<Overview>>
     });
     let (turns_waiting, turns_running) = api.dispatch.depth();
     Ok(Json(Overview {
+        node: api.node.clone(),
+        nodes: api.store.host_nodes().await?,
         paused: api.paused.load(std::sync::atomic::Ordering::Acquire),
         tenants: tenants.len(),
         turns_waiting,
         turns_running,
         streams: api.streams.count(),
         plugins_loaded: api.sandbox.stats().loaded,
+        sources: api.sources.status(),
         waiting: waiting.collect(),
     }))
 }

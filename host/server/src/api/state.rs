@@ -18,6 +18,7 @@ use bulkhead_flow::inbox::Inbox;
 use bulkhead_flow::live::Live;
 use bulkhead_flow::quota::Limiter;
 use bulkhead_flow::sink::Outlets;
+use bulkhead_flow::source::Supervisor;
 use bulkhead_flow::tenants::Directory;
 use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Sandbox;
@@ -92,6 +93,10 @@ pub struct State {
     pub bus: Bus,
     /// Whether there may be other nodes.
     pub shared: bool,
+    /// This node's name.
+    pub node: String,
+    /// Where events are taken from.
+    pub sources: Supervisor,
 }
 
 impl Api {

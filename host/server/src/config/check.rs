@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::policy::quota::Rate;
 use bulkhead_flow::inbox;
+use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -26,6 +27,7 @@ use crate::config::error::Problem;
 use crate::config::layer::Layers;
 use crate::config::layer::OPERATOR_KEY;
 use crate::config::raw;
+use crate::config::source;
 use crate::measure::Bytes;
 use crate::measure::Span;
 
@@ -40,6 +42,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     let listen = checker.listen(&raw.listen);
     let store = checker.store(&raw);
     let redis = checker.redis(raw.redis.as_deref());
+    let sources = checker.sources(&raw);
     let egress_allow = checker.subnets(&raw.egress.allow);
     let operator_key = checker.operator_key(layers.operator_key.as_deref());
     checker.log(&raw.log.level);
@@ -73,6 +76,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
             causation: Causation { hops: raw.causation.hops, descendants: raw.causation.descendants },
             limits: limits(&raw.limits),
             sandbox: sandbox(&raw.sandbox),
+            sources,
             operator_key,
             compiler: Compiler::default(),
             warnings,
@@ -234,6 +238,14 @@ impl Checker<'_> {
             return None;
         }
         Some(SecretString::from(text.to_owned()))
+    }
+
+    fn sources(&mut self, raw: &raw::Config) -> Vec<Spec> {
+        source::check(&raw.sources, raw.redis.as_deref()).unwrap_or_else(|wrong| {
+            let origin = self.layers.origin("sources");
+            self.problems.extend(wrong.into_iter().map(|(path, text)| Problem::setting(origin.clone(), &path, text)));
+            Vec::new()
+        })
     }
 
     fn subnets(&mut self, texts: &[String]) -> Vec<IpNet> {

@@ -14,12 +14,14 @@ mod error;
 mod layer;
 mod raw;
 mod render;
+mod source;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_flow::inbox;
+use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -83,6 +85,8 @@ pub struct Config {
     pub limits: Limits,
     /// Room for plugins.
     pub sandbox: Sandbox,
+    /// Queues of others that events are taken from.
+    pub sources: Vec<Spec>,
     /// The operator's key, if it is set from outside.
     pub operator_key: Option<SecretString>,
     /// How components are compiled. No setting: only tests, whose binary is not the host's, change it.

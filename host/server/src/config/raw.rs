@@ -25,6 +25,7 @@ pub struct Config {
     pub causation: Causation,
     pub limits: Limits,
     pub sandbox: Sandbox,
+    pub sources: Vec<Source>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -132,4 +133,31 @@ pub struct Sandbox {
     pub cache_bytes: Bytes,
     pub disk_bytes: Bytes,
     pub compilers: u32,
+}
+
+/// A table of `[[sources]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    RedisStream {
+        name: String,
+        tenant: String,
+        stream: String,
+        url: Option<String>,
+        group: Option<String>,
+        #[serde(default)]
+        format: bulkhead_flow::source::redis::Format,
+        batch: Option<u32>,
+        claim_idle: Option<Span>,
+        rejected_max: Option<u32>,
+        #[serde(default)]
+        parallel: bool,
+    },
+    Outbox {
+        name: String,
+        url: String,
+        table: Option<String>,
+        batch: Option<u32>,
+        poll: Option<Span>,
+    },
 }

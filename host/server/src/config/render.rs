@@ -22,10 +22,7 @@ pub fn render(config: &Config) -> String {
             let _ = writeln!(text, "\n[{within}]");
             table = within;
         }
-        let value = match &setting.value {
-            Value::String(text) => Value::String(masked(text)),
-            value => value.clone(),
-        };
+        let value = without_passwords(&setting.value);
         let line = format!("{name} = {value}");
         match &setting.origin {
             Some(origin) => _ = writeln!(text, "{line:COLUMN$} # {origin}"),
@@ -39,6 +36,17 @@ pub fn render(config: &Config) -> String {
         let _ = writeln!(text, "\n# warning: {warning}");
     }
     text
+}
+
+fn without_passwords(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(masked(text)),
+        Value::Array(items) => Value::Array(items.iter().map(without_passwords).collect()),
+        Value::Table(table) => {
+            Value::Table(table.iter().map(|(name, value)| (name.clone(), without_passwords(value))).collect())
+        }
+        value => value.clone(),
+    }
 }
 
 /// The password of a URL becomes stars.

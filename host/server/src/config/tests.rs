@@ -146,6 +146,28 @@ fn passwords_of_stores_are_never_shown() {
 }
 
 #[test]
+fn sources_are_checked_one_by_one() {
+    let source = |fields: &str| format!("[[sources]]\nkind = \"redis-stream\"\n{fields}\n");
+    let check = |file: &str, part: &str| {
+        let text = wrong(file, &[]);
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    };
+    check("[[sources]]\nkind = \"kafka\"", "unknown variant `kafka`");
+    check(&source("name = \"a\"\ntenant = \"t\"\nstream = \"s\""), "there is no `redis` setting either");
+    let whole = "name = \"a\"\ntenant = \"t\"\nstream = \"s\"\nurl = \"redis://:secret@localhost\"";
+    check(&source(&format!("{whole}\nfoo = 1")), "unknown field `foo`");
+    check(&source(&format!("{whole}\nbatch = 0")), "sources[0].batch");
+    check(&format!("{}{}", source(whole), source(whole)), "two sources called `a`");
+    check("[[sources]]\nkind = \"outbox\"\nname = \"A\"\nurl = \"postgres://db/x\"", "lower-case letters");
+    check("[[sources]]\nkind = \"outbox\"\nname = \"a\"\nurl = \"mysql://u:secret@db/x\"", "mysql://u:***@db/x");
+    let config = load(&source(whole), &[], &Flags::default()).expect("because it says all that it must");
+    assert_eq!(config.sources.len(), 1);
+    for text in [config.render(), format!("{config:?}")] {
+        assert!(!text.contains("secret@"), "{text}");
+    }
+}
+
+#[test]
 fn the_operators_key_is_checked_and_never_shown() {
     for short in ["bho_short", "bhk_0123456789abcdef0123456789abcdef0123456789abcdef", "x"] {
         assert!(wrong("", &[("BULKHEAD_OPERATOR_KEY", short)]).contains("the operator's key must be"), "{short}");

@@ -31,6 +31,7 @@ use bulkhead_flow::egress::EgressOptions;
 use bulkhead_flow::inbox;
 use bulkhead_flow::keeper;
 use bulkhead_flow::sink::Outlets;
+use bulkhead_flow::source::Supervisor;
 use bulkhead_flow::vault::Kek;
 use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Compiler;
@@ -125,6 +126,13 @@ impl Host {
             Arc::clone(&clock),
         );
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
+        let sources = Supervisor::new(
+            Vec::new(),
+            "test".to_owned(),
+            Arc::clone(&store),
+            flow.inbox.clone(),
+            Arc::clone(&flow.fences),
+        );
         let api = Api::new(State {
             keyring: Keyring::new(Arc::clone(&store), &[4; 32], None, Default::default()),
             store,
@@ -149,6 +157,8 @@ impl Host {
             paused: AtomicBool::new(false),
             bus: Default::default(),
             shared: false,
+            node: "test".to_owned(),
+            sources,
         });
         Self { router: api::router(api.clone()), api, _flow: flow, _folder: folder }
     }
