@@ -57,15 +57,19 @@ impl Cluster {
 
     /// The same; the nodes get these variables, too.
     pub async fn start_with(nodes: usize, environment: &[(&str, &str)]) -> Result<Self> {
-        let postgres = Postgres::start(PostgresOptions::default())?;
-        let redis = Redis::start(RedisOptions::default())?;
-        let database = postgres.database()?;
-        let folder = tempfile::tempdir()?;
-        let mut cluster = Self { nodes: Vec::new(), postgres, redis, database, folder };
+        let mut cluster = Self::bare()?;
         for _ in 0..nodes {
             cluster.join(environment).await?;
         }
         Ok(cluster)
+    }
+
+    /// The servers, without a node.
+    pub fn bare() -> Result<Self> {
+        let postgres = Postgres::start(PostgresOptions::default())?;
+        let redis = Redis::start(RedisOptions::default())?;
+        let database = postgres.database()?;
+        Ok(Self { nodes: Vec::new(), postgres, redis, database, folder: tempfile::tempdir()? })
     }
 
     /// One more node.

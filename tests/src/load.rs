@@ -25,7 +25,7 @@ use crate::receiver::Receiver;
 const KEYS: usize = 5;
 const EACH: u64 = 2;
 /// Between the beginnings of two batches of a lane.
-const PACE: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(250);
 /// A publisher that waits no longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Before another node is asked.

@@ -2,6 +2,7 @@
 //!
 //! They listen on free ports of 127.0.0.1, keep what they have in temporary folders, and end with us, however we end.
 
+use std::process::Command;
 use std::process::ExitCode;
 use std::thread;
 
@@ -58,6 +59,23 @@ pub fn environment() -> Result<[(&'static str, String); 2]> {
         (shared::POSTGRES_VARIABLE, shared::postgres()?.admin_url().to_owned()),
         (shared::REDIS_VARIABLE, shared::redis()?.url().to_owned()),
     ])
+}
+
+/// What the system suite runs beside the host: clients in another language, and a clock that jumps.
+const CLIENTS: [&str; 4] = ["python3", "python3-redis", "python3-psycopg", "libfaketime"];
+
+/// Installs what the system suite needs beside servers.
+pub fn install_clients() -> Result<()> {
+    let is_missing = |package: &str| {
+        let mut ask = Command::new("dpkg-query");
+        let status = process::read(ask.args(["--show", "--showformat=${db:Status-Status}", package]));
+        status.map_or(true, |status| status != "installed")
+    };
+    if !apt::is_here() {
+        bail!("the system suite needs {}, and this is no Debian machine with apt", CLIENTS.join(", "));
+    }
+    let missing: Vec<&str> = CLIENTS.into_iter().filter(|package| is_missing(package)).collect();
+    if missing.is_empty() { Ok(()) } else { apt::install(&missing) }
 }
 
 /// Installs those of the packages whose programs are not there.

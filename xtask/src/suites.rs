@@ -108,6 +108,7 @@ fn run_suite(root: &Path, suite: &str, nightly: bool, tally: &mut Tally) -> Resu
         _ => {
             let plugins = cargo::lay_out_plugins(root)?;
             let host = cargo::build_host(root, false)?;
+            services::install_clients()?;
             let mut command = cargo(root);
             command.args(["test", "--package", "bulkhead-tests", "--no-fail-fast", "--", "--nocapture"]);
             command.arg("--test-threads=1");

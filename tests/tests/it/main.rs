@@ -8,6 +8,8 @@ mod flow;
 mod isolation;
 mod nodes;
 mod order;
+mod quotas;
+mod sources;
 mod stop;
 mod swap;
 mod switches;

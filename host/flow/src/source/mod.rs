@@ -7,7 +7,8 @@
 //!
 //! What every source keeps to:
 //!
-//! - **Whose events they are is the source's own setting**, never something in the event.
+//! - **Whose events they are is the source's own setting**, never something in the event; of an outbox, which only the
+//!   platform's own application writes, it is a column.
 //! - **At least once.** Whatever happens between reading and acknowledging, it is read again; the inbox knows it by its
 //!   (source, id), so a source gives events that name none a (source, id) that is the same at every reading.
 //! - **What can never be taken in goes to a place where people see it**, and does not hold up the rest.
