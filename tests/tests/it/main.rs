@@ -9,6 +9,7 @@ mod isolation;
 mod nodes;
 mod order;
 mod quotas;
+mod quotas;
 mod sources;
 mod stop;
 mod swap;
