@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::effect::Delivery;
@@ -41,7 +43,6 @@ use crate::load::BATCH;
 use crate::load::LIMITS;
 use crate::load::Lane;
 use crate::load::NODE;
-use crate::load::NOW;
 use crate::load::event;
 use crate::load::fences;
 use crate::load::payload;
@@ -159,7 +160,7 @@ async fn lane(
     while Instant::now() < end {
         let events = (0..BATCH).map(|_| event(tenant, &payload)).collect();
         store.host_append(events).await?;
-        let batch = store.read_batch(tenant, shard, NOW, LIMITS).await?;
+        let batch = store.read_batch(tenant, shard, now(), LIMITS).await?;
         let mut commit = lane.commit(tenant, fence, &batch);
         if queues {
             more(&mut commit, &batch);
@@ -189,13 +190,13 @@ fn more(commit: &mut Commit, batch: &Batch) {
             rule: "count-orders".into(),
             // Every second in a line of its own.
             key: (event.position.0 % 2 == 0).then(|| format!("order-{}", event.position.0 % 50)),
-            created: NOW,
+            created: now(),
         })
         .collect();
     let timer = || TimerChange::Set {
         plugin: PluginId(1),
         name: None,
-        due: NOW,
+        due: now(),
         event: event(commit.tenant, &Bytes::from_static(b"{}")),
     };
     commit.timers = std::iter::repeat_with(timer).take(TIMERS).collect();
@@ -205,15 +206,15 @@ fn more(commit: &mut Commit, batch: &Batch) {
             event: event.event.event_key(),
             rule: "count-orders".into(),
             key: Some("order-1".into()),
-            waiting: Waiting::Retry(Timestamp(NOW.0)),
+            waiting: Waiting::Retry(now()),
             attempts: 1,
             code: "plugin:trap".into(),
             reason: "it trapped".into(),
             plugin: Some("counter".into()),
             lineage: event.lineage,
             rule_set: 1,
-            since: NOW,
-            updated: NOW,
+            since: now(),
+            updated: now(),
         })
     });
     let ended =
@@ -225,7 +226,7 @@ fn more(commit: &mut Commit, batch: &Batch) {
 async fn deliver(store: Postgres, end: Instant) -> Result<(), Failure> {
     let shards: Vec<Shard> = (0..16).map(Shard).collect();
     while Instant::now() < end {
-        let (due, _) = store.host_due_deliveries(NOW, 256, &shards, &[], &[]).await?;
+        let (due, _) = store.host_due_deliveries(now(), 256, &shards, &[], &[]).await?;
         if due.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
@@ -237,7 +238,7 @@ async fn deliver(store: Postgres, end: Instant) -> Result<(), Failure> {
             attempts: 1,
             code: String::new(),
             reason: String::new(),
-            at: NOW,
+            at: now(),
         });
         store.host_settle(settled.collect()).await?;
     }
@@ -249,9 +250,9 @@ async fn keep(store: Postgres, end: Instant) -> Result<(), Failure> {
     let mut tidied = Instant::now();
     while Instant::now() < end {
         store.host_acquire(NODE, Duration::from_secs(3_600), u16::MAX).await?;
-        store.host_fire_timers(NOW, 500).await?;
-        store.host_due(NOW).await?;
-        store.host_backlog(NOW).await?;
+        store.host_fire_timers(now(), 500).await?;
+        store.host_due(now()).await?;
+        store.host_backlog(now()).await?;
         if tidied.elapsed() > Duration::from_secs(20) {
             store.host_tidy().await?;
             tidied = Instant::now();
@@ -259,6 +260,12 @@ async fn keep(store: Postgres, end: Instant) -> Result<(), Failure> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Ok(())
+}
+
+/// Queues are ordered by the time, so it has to go on.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Processor time that this process, the server and its children have used.

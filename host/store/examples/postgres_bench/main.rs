@@ -1,13 +1,14 @@
 //! How close the Postgres backend comes to the database under it, and whether it stays as fast beside a stranger's open
 //! transaction. Runs on a server of its own that waits for the disk (`fsync` on).
 //!
-//! `cargo run --release -p bulkhead-store --example postgres_bench [append|commit|idle|queues|alone|all] [SECONDS]`
+//! `cargo run --release -p bulkhead-store --example postgres_bench [append|commit|idle|alone|queues|all] [SECONDS]`
 //!
 //! - `append`: [`host_append`] of many clients beside bare inserts of the same rows (20 s each turn and side).
 //! - `commit`: append, read and commit of full batches, and the round trips that takes (20 s).
 //! - `idle`: the same for a long time (60 s), while two strangers are idle in transactions: one holds a snapshot, one has
 //!   written.
-//! - `queues`: that with deliveries, timers and retries besides. `alone` is that without the strangers.
+//! - `alone`: that without the strangers.
+//! - `queues`: beside the strangers, with deliveries, timers and retries besides.
 //!
 //! [`host_append`]: bulkhead_store::log::Log::host_append
 
@@ -68,11 +69,11 @@ async fn main() -> Result<(), Failure> {
     if wanted("idle") {
         idle::run(usual(60), idle::Kind { strangers: true, queues: false }).await?;
     }
+    if wanted("alone") {
+        idle::run(usual(60), idle::Kind { strangers: false, queues: false }).await?;
+    }
     if wanted("queues") {
         idle::run(usual(60), idle::Kind { strangers: true, queues: true }).await?;
-    }
-    if part == "alone" {
-        idle::run(usual(60), idle::Kind { strangers: false, queues: true }).await?;
     }
     Ok(())
 }

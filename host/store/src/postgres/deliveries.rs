@@ -1,6 +1,7 @@
 //! The outbox. `due` is set on the first of each line (tenant, sink, key) only, see `advance` in the migrations.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
@@ -43,19 +44,23 @@ impl Deliveries for Postgres {
     ) -> Result<(Vec<DueDelivery>, Option<Timestamp>)> {
         let without: HashSet<_> = without_sinks.iter().map(|(tenant, sink)| (*tenant, sink.as_str())).collect();
         let in_flight: HashSet<_> = in_flight.iter().map(|(tenant, id)| (*tenant, id.as_str())).collect();
-        let shards = || shards.iter().map(|shard| i64::from(shard.0));
+        let numbers = || shards.iter().map(|shard| i64::from(shard.0));
         let look = limit.clamp(LOOK_MIN, LOOK_MAX);
-        let (mut chosen, mut after) = (Vec::new(), (i64::MIN, 0));
+        let (mut chosen, mut first) = (Vec::new(), None);
+        let begin = Instant::now();
+        let floor = self.0.floor.get(shards);
+        let mut after = (floor.unwrap_or(i64::MIN), 0);
         // First the narrow index, until there are enough that may go; then their rows.
         while chosen.len() < limit as usize {
             let sql = "SELECT * FROM due_deliveries($1, $2, $3, $4, $5)";
             let rows = self.call(sql, |args| {
-                args.int(now.0).ints(shards()).int(after.0).int(after.1).int(i64::from(look));
+                args.int(now.0).ints(numbers()).int(after.0).int(after.1).int(i64::from(look));
             });
             let rows = rows.await?;
             for row in &rows {
                 let mut columns = Columns::new(row);
                 after = (columns.int()?, columns.int()?);
+                first.get_or_insert(after.0);
                 let (tenant, sink, id) = (TenantId(columns.int()?), columns.text()?, columns.text()?);
                 if !without.contains(&(tenant, sink.as_str())) && !in_flight.contains(&(tenant, id.as_str())) {
                     chosen.push((tenant, id));
@@ -64,6 +69,9 @@ impl Deliveries for Postgres {
             if rows.len() < look as usize {
                 break;
             }
+        }
+        if floor.is_none() {
+            self.0.floor.looked(shards, first.unwrap_or(now.0).min(now.0), begin.elapsed());
         }
         chosen.truncate(limit as usize);
         let mut due = Vec::new();
@@ -74,7 +82,7 @@ impl Deliveries for Postgres {
             });
             due = rows.await?.iter().map(due_delivery).collect::<Result<_>>()?;
         }
-        let rows = self.call("SELECT next_delivery($1, $2)", |args| _ = args.int(now.0).ints(shards())).await?;
+        let rows = self.call("SELECT next_delivery($1, $2)", |args| _ = args.int(now.0).ints(numbers())).await?;
         let next = rows.first().map_or(Ok(None), |row| Columns::new(row).time_opt())?;
         Ok((due, next))
     }

@@ -42,6 +42,7 @@ mod catalogue;
 mod commit;
 mod deliveries;
 mod fault;
+mod floor;
 mod leases;
 mod log;
 mod migrations;
@@ -65,6 +66,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use self::appends::Appends;
+use self::floor::Floor;
 pub use self::migrations::migrate;
 pub use self::open::Options;
 pub use self::open::check_url;
@@ -82,6 +84,7 @@ pub struct Postgres(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     appends: Appends,
+    floor: Floor,
     shards: u16,
 }
 
@@ -93,7 +96,7 @@ impl Postgres {
     pub async fn open(options: Options) -> Result<Self> {
         let (pool, shards) = open::open(&options).await?;
         let appends = Appends::start(pool.clone(), options.appenders);
-        Ok(Self(Arc::new(Inner { pool, appends, shards })))
+        Ok(Self(Arc::new(Inner { pool, appends, floor: Floor::default(), shards })))
     }
 
     /// Ends all connections, after what is under way.
