@@ -9,7 +9,6 @@ mod isolation;
 mod nodes;
 mod order;
 mod quotas;
-mod quotas;
 mod sources;
 mod stop;
 mod swap;
