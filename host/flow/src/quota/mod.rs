@@ -204,12 +204,16 @@ impl Limiter {
         self.inner.with(tenant, |account, now| account.lines(turns, now)).unwrap_or_default()
     }
 
-    /// The same, with backlog and storage counted just now.
+    /// The same, with the backlog counted just now, to a little beyond its limit.
     pub async fn report(&self, tenant: &Tenant) -> bulkhead_store::Result<Vec<Line>> {
-        let backlog = self.inner.with(tenant, |account, _| account.quotas.backlog_events).flatten();
-        let storage = self.inner.with(tenant, |account, _| account.quotas.storage_bytes).flatten();
-        let due = Due { backlog: backlog.map(|_| u64::MAX), storage: storage.is_some(), quotas: false };
-        self.count_one(tenant.id, due).await?;
+        let due = |account: &mut Account, now| Due {
+            backlog: account.quotas.backlog_events.map(|limit| limit + 1),
+            // Costly, so asking often does not count it more often.
+            ..account.due(now)
+        };
+        if let Some(due) = self.inner.with(tenant, due) {
+            self.count_one(tenant.id, due).await?;
+        }
         Ok(self.lines(tenant))
     }
 
