@@ -10,6 +10,7 @@
 mod assemble;
 pub mod catalogue;
 pub mod conformance;
+pub mod copy;
 pub mod deliveries;
 pub mod leases;
 pub mod log;
