@@ -66,7 +66,12 @@ impl Cluster {
 
     /// The servers, without a node.
     pub fn bare() -> Result<Self> {
-        let postgres = Postgres::start(PostgresOptions::default())?;
+        Self::bare_on(PostgresOptions::default())
+    }
+
+    /// The same, with another Postgres.
+    pub fn bare_on(options: PostgresOptions) -> Result<Self> {
+        let postgres = Postgres::start(options)?;
         let redis = Redis::start(RedisOptions::default())?;
         let database = postgres.database()?;
         Ok(Self { nodes: Vec::new(), postgres, redis, database, folder: tempfile::tempdir()? })

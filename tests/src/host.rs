@@ -350,6 +350,12 @@ impl Client {
         Ok(body)
     }
 
+    /// Publishes one CloudEvent; gives the answer as it came.
+    pub async fn offer(&self, event: &Value) -> Result<reqwest::Response> {
+        let request = self.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+        Ok(request.body(serde_json::to_vec(event)?).send().await?)
+    }
+
     /// Uploads an example plugin and makes it active.
     pub async fn push(&self, name: &str) -> Result<Value> {
         let (wasm, manifest) = crate::plugin(name)?;

@@ -131,6 +131,7 @@ impl Lane {
     async fn offer(&mut self, url: &str, watch: &Watch) -> bool {
         let refused = |error: &anyhow::Error| {
             let text = format!("{error:#}");
+            // 507 is the operator's to mend; a publisher comes back.
             let final_answer = text.starts_with("publish: 4") && !text.starts_with("publish: 429");
             final_answer.then_some(text)
         };

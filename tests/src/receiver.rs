@@ -67,6 +67,13 @@ impl Receiver {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
     }
 
+    /// How many arrived again under an id that was known.
+    #[must_use]
+    pub fn repeats(&self) -> usize {
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.all.len() - arrivals.ids.len()
+    }
+
     /// How many different ids arrived so far.
     #[must_use]
     pub fn distinct(&self) -> usize {

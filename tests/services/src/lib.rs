@@ -9,6 +9,7 @@
 
 mod account;
 mod database;
+mod disk;
 mod port;
 mod postgres;
 pub mod programs;
@@ -19,6 +20,7 @@ pub mod shared;
 
 pub use database::Database;
 pub use database::sql;
+pub use disk::SmallDisk;
 pub use postgres::Postgres;
 pub use postgres::PostgresOptions;
 pub use proxy::Proxy;

@@ -28,12 +28,14 @@ pub struct PostgresOptions {
     pub fast: bool,
     /// Postgres' setting of that name, with unit.
     pub shared_buffers: String,
+    /// Where its folder is made; none is where temporary folders are.
+    pub parent: Option<PathBuf>,
 }
 
 impl Default for PostgresOptions {
     /// Durable as a server in production, with the memory that Postgres takes if nobody says otherwise.
     fn default() -> Self {
-        Self { fast: false, shared_buffers: "128MB".to_owned() }
+        Self { fast: false, shared_buffers: "128MB".to_owned(), parent: None }
     }
 }
 
@@ -54,7 +56,7 @@ impl Postgres {
     /// If Postgres is not installed (the error names the package), or does not start (with the end of its log).
     pub fn start(options: PostgresOptions) -> Result<Self> {
         let programs = programs::postgres()?;
-        let server = Server::prepare("postgres", "QUIT")?;
+        let server = Server::prepare("postgres", "QUIT", options.parent.as_deref())?;
         let made = server
             .command(&programs.join("initdb"))?
             .args(["--pgdata=data", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])

@@ -58,7 +58,7 @@ impl Redis {
     /// If Redis is not installed (the error names the package), or does not start (with the end of its log).
     pub fn start(options: RedisOptions) -> Result<Self> {
         let program = programs::redis()?;
-        let mut redis = Self { server: Server::prepare("redis", "TERM")?, program, options, port: port::free()? };
+        let mut redis = Self { server: Server::prepare("redis", "TERM", None)?, program, options, port: port::free()? };
         for _ in 1..ATTEMPTS {
             if redis.start_again().is_ok() {
                 return Ok(redis);

@@ -51,12 +51,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A folder with a guardian, and no server yet. The guardian ends servers with the signal `end`.
-    pub fn prepare(kind: &str, end: &str) -> Result<Self> {
+    /// A folder with a guardian, and no server yet. The guardian ends servers with the signal `end`. The folder is in
+    /// `parent`, or where temporary ones are.
+    pub fn prepare(kind: &str, end: &str, parent: Option<&Path>) -> Result<Self> {
         let account = Account::of(kind)?;
+        let temporary = std::env::temp_dir();
         let folder = tempfile::Builder::new()
             .prefix(&format!("bulkhead-{kind}-"))
-            .tempdir()
+            .tempdir_in(parent.unwrap_or(&temporary))
             .context("a temporary folder could not be made")?;
         account.own(folder.path())?;
         // The guardian compares it with what the system reports.

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use bulkhead_services::PostgresOptions;
+use bulkhead_services::SmallDisk;
 use bulkhead_tests::cluster::Cluster;
 use bulkhead_tests::eventually;
 use bulkhead_tests::load::Lane;
@@ -98,7 +100,10 @@ impl Fault {
                 lasts().await;
                 cluster.redis.start_again()?;
             }
-            Self::FlushRedis => cluster.redis.flush_all()?,
+            Self::FlushRedis => {
+                cluster.redis.flush_all()?;
+                lasts().await;
+            }
             Self::CutFromPostgres => {
                 cluster.nodes[node].wire.cut();
                 lasts().await;
@@ -115,8 +120,11 @@ impl Fault {
                 lasts().await;
                 cluster.nodes[node].host.signal("CONT")?;
             }
-            Self::ClockAhead => clock.set("+3600")?,
-            Self::ClockBack => clock.set("-3600")?,
+            Self::ClockAhead | Self::ClockBack => {
+                clock.set(if self == Self::ClockAhead { "+3600" } else { "-3600" })?;
+                lasts().await;
+                clock.set("+0")?;
+            }
             Self::RollingRestart => {
                 for node in 0..cluster.nodes.len() {
                     let code = cluster.nodes[node].host.terminate().await?;
@@ -170,7 +178,7 @@ struct Row {
     failed: u64,
     gap: Duration,
     takeover: Duration,
-    repeats: u64,
+    repeats: usize,
     violations: Vec<String>,
 }
 
@@ -235,6 +243,7 @@ async fn suffer(
     clock: &Clock,
 ) -> Result<(Vec<Lane>, Row)> {
     let before: u64 = lanes.iter().map(|lane| lane.ledger.acked.values().sum::<u64>()).sum();
+    let repeats_before: usize = lanes.iter().map(|lane| lane.receiver.repeats()).sum();
     let failed_before: u64 = lanes.iter().map(|lane| lane.ledger.failed_requests).sum();
     let seen: Vec<_> = lanes.iter().map(|lane| (lane.receiver.clone(), lane.acked.clone())).collect();
     let load = Load::start(lanes, watch.clone());
@@ -260,16 +269,24 @@ async fn suffer(
     let lanes = load.stop().await?;
     let gap = watch.longest_gap(began);
 
-    let (mut repeats, mut violations) = (0, Vec::new());
+    let mut violations = Vec::new();
     let url = cluster.nodes[0].host.url.clone();
     for (number, lane) in lanes.iter().enumerate() {
         let found = lane.compare(&url, Duration::from_secs(60)).await?;
-        repeats += found.repeats;
         violations.extend(found.violations.iter().map(|text| format!("tenant-{number}: {text}")));
     }
     let after: u64 = lanes.iter().map(|lane| lane.ledger.acked.values().sum::<u64>()).sum();
     let failed: u64 = lanes.iter().map(|lane| lane.ledger.failed_requests).sum();
-    let row = Row { fault, acked: after - before, failed: failed - failed_before, gap, takeover, repeats, violations };
+    let repeats: usize = lanes.iter().map(|lane| lane.receiver.repeats()).sum();
+    let row = Row {
+        fault,
+        acked: after - before,
+        failed: failed - failed_before,
+        gap,
+        takeover,
+        repeats: repeats - repeats_before,
+        violations,
+    };
     Ok((lanes, row))
 }
 
@@ -297,4 +314,49 @@ fn print(table: &[Row]) {
     for row in table {
         println!("{row}");
     }
+}
+
+/// A full disk under Postgres is nobody's fault but the operator's: publishers are told to come back, and nothing that
+/// was acknowledged is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_loses_nothing() -> Result<()> {
+    let disk = SmallDisk::mount(320)?;
+    let options = PostgresOptions { parent: Some(disk.path().to_owned()), ..PostgresOptions::default() };
+    let mut cluster = Cluster::bare_on(options)?;
+    for _ in 0..2 {
+        cluster.join(&[]).await?;
+    }
+    cluster.balanced(2).await?;
+    let lane = Lane::prepare(&cluster, "acme").await?;
+    let (receiver, client) = (lane.receiver.clone(), lane.client.within(Duration::from_secs(10)));
+    let watch = Watch::over(&cluster);
+    let load = Load::start(vec![lane], watch.clone());
+    eventually("the first deliveries", Duration::from_secs(30), async || Ok((receiver.distinct() > 20).then_some(())))
+        .await?;
+    disk.fill()?;
+    let large = "x".repeat(200_000);
+    let refused = eventually("a publisher to be refused", Duration::from_secs(120), async || {
+        let event = bulkhead_tests::host::event(&rand::random::<u64>().to_string(), "filler", large.clone().into());
+        let answer = client.offer(&event).await?;
+        Ok((!answer.status().is_success()).then_some(answer))
+    })
+    .await?;
+    println!("a full disk: {} retry-after {:?}", refused.status(), refused.headers().get("retry-after"));
+    assert!(matches!(refused.status().as_u16(), 503 | 507), "{}", refused.status());
+    disk.free()?;
+    if bulkhead_services::sql(cluster.owner_url(), "SELECT 1;").is_err() {
+        println!("Postgres gave up; it is started again");
+        drop(cluster.postgres.kill());
+        cluster.postgres.start_again()?;
+    }
+    let before = receiver.distinct();
+    eventually("events to be worked off again", Duration::from_secs(60), async || {
+        Ok((receiver.distinct() > before + 20).then_some(()))
+    })
+    .await?;
+    let lanes = load.stop().await?;
+    let found = lanes[0].compare(&cluster.nodes[0].host.url, Duration::from_secs(60)).await?;
+    assert!(found.violations.is_empty(), "{:#?}", found.violations);
+    assert!(watch.refusals().is_empty(), "answers that are no reason to retry: {:#?}", watch.refusals());
+    Ok(())
 }

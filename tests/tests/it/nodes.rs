@@ -3,11 +3,13 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use anyhow::Result;
 use bulkhead_tests::cluster::Cluster;
 use bulkhead_tests::eventually;
 use bulkhead_tests::host::event;
 use bulkhead_tests::receiver::Receiver;
+use bulkhead_tests::stream::Stream;
 use reqwest::Method;
 use serde_json::json;
 
@@ -91,5 +93,67 @@ async fn timed(how: &str, what: &str, seen: impl AsyncFnMut() -> Result<Option<(
     let took = began.elapsed();
     println!("{how}: {what}: {took:?}");
     assert!(took <= ALWAYS, "{how}: {what}: {took:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_at_one_node_shows_what_is_published_at_another() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    cluster.balanced(2).await?;
+    let here = cluster.tenant("acme").await?;
+    let there = here.at(&cluster.nodes[1].host);
+    let mut stream = Stream::open(&there, "/v1/events/stream", None).await?;
+    for how in ["with Redis", "without Redis"] {
+        let mut took = Vec::new();
+        for number in 0..10 {
+            let id = format!("{how} {number}");
+            let began = Instant::now();
+            here.publish(&[event(&id, "order", json!({}))]).await?;
+            let seen = stream.next(ALWAYS).await?.context("the stream ended")?;
+            assert_eq!(seen["id"], id);
+            took.push(began.elapsed());
+        }
+        took.sort();
+        println!("{how}: from publish to a stream at another node: median {:?}, longest {:?}", took[5], took[9]);
+        if how == "with Redis" {
+            assert!(took[5] <= Duration::from_millis(300), "{took:?}");
+            cluster.redis.kill()?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_publishers_are_told_to_come_back() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    cluster.balanced(2).await?;
+    let client = cluster.tenant("acme").await?;
+    client.publish(&[event("before", "order", json!({}))]).await?;
+    cluster.postgres.stop_immediate()?;
+    for node in &cluster.nodes {
+        let client = client.at(&node.host);
+        let answer = client.offer(&event("away", "order", json!({}))).await?;
+        assert_eq!(answer.status(), 503);
+        let again: u64 = answer.headers()["retry-after"].to_str()?.parse()?;
+        assert!((1..=60).contains(&again), "{again}");
+        let problem: serde_json::Value = answer.json().await?;
+        assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("store-unavailable")), "{problem}");
+        eventually("the node to say that it is not ready", ALWAYS, async || {
+            Ok((client.anonymous(Method::GET, "/readyz").send().await?.status() == 503).then_some(()))
+        })
+        .await?;
+    }
+    cluster.postgres.start_again()?;
+    let began = Instant::now();
+    for node in &cluster.nodes {
+        let client = client.at(&node.host);
+        eventually("the node to take events in again", Duration::from_secs(10), async || {
+            client.publish(&[event("after", "order", json!({}))]).await.map(Some)
+        })
+        .await?;
+    }
+    println!("from Postgres' return to events taken in on every node: {:?}", began.elapsed());
+    let ids: Vec<_> = client.list("/v1/events?order=asc").await?.iter().map(|event| event["id"].clone()).collect();
+    assert_eq!(ids, ["before", "after"], "what was refused was not taken in");
     Ok(())
 }

@@ -22,7 +22,13 @@ const ORDERS: usize = 900;
 async fn client(script: &str, arguments: &[&str]) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
     let mut command = Command::new("/usr/bin/python3");
-    let output = command.arg(path).args(arguments).stdin(Stdio::null()).output().await.context("Debian's python3 is not there")?;
+    let output = command
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("Debian's python3 is not there")?;
     ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
