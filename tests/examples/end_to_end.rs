@@ -1,16 +1,18 @@
 //! Events from publish to commit through the real binary: 100 tenants, one plugin each, 1 KiB events, durable.
 //!
 //! ```text
-//! end_to_end [SECONDS [TARGET [only]]]    TARGET (10,000) events a second for SECONDS (60), after a search for the most
+//! end_to_end [SECONDS [TARGET [only]]] [postgres]    TARGET (10,000) events a second for SECONDS (60), after a search
+//!                                                    for the most
 //! ```
 //!
-//! With `only` the search is left out.
+//! With `only` the search is left out; with `postgres` the store is a Postgres of its own on the same machine.
 //!
 //! Open loop: batches have a time at which they are to be sent, whatever the host does, and latency counts from that time
 //! until a follow-up of the batch's last event is seen on the tenant's live stream: after its commit, from outside. A rate
 //! is sustained if nearly all of it is done when the time is over and p99 is below 100 ms. Generator, host and store share
 //! the machine. Beside it stand the limits: the same rows in bare prepared inserts, and the time that the plugin took.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,9 +25,13 @@ use std::time::Instant;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use bulkhead_services::Database;
+use bulkhead_services::Postgres;
+use bulkhead_services::PostgresOptions;
 use bulkhead_tests::eventually;
 use bulkhead_tests::host::Client;
 use bulkhead_tests::host::Host;
+use bulkhead_tests::host::Settings;
 use bulkhead_tests::stream::Stream;
 use hdrhistogram::Histogram;
 use reqwest::Method;
@@ -47,13 +53,16 @@ const LAG_MAX: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let on_postgres = arguments.iter().any(|word| word == "postgres");
+    arguments.retain(|word| word != "postgres");
+    let mut arguments = arguments.into_iter();
     let seconds: u64 = arguments.next().map_or(Ok(60), |text| text.parse())?;
     let target: u64 = arguments.next().map_or(Ok(TARGET), |text| text.parse())?;
     // Beside the build, not in a folder that may be in memory: durable is what is measured.
     let folder = tempfile::tempdir_in(if Path::new("target").is_dir() { "target" } else { "." })?;
-    let limits = Limits::measure(folder.path())?;
-    let bench = Bench::start(folder.path()).await?;
+    let limits = if on_postgres { None } else { Some(Limits::measure(folder.path())?) };
+    let bench = Bench::start(folder.path(), on_postgres).await?;
     println!(
         "{TENANTS} tenants, 1 plugin and 2 rules each; batches of {BATCH} events of {} bytes",
         event(0, 0, 0).len()
@@ -72,7 +81,12 @@ async fn main() -> Result<()> {
     println!("\n{rate} events/s for {seconds} s:");
     run.print();
     bench.check().await?;
-    limits.print(&bench, &run, most).await?;
+    match limits {
+        Some(limits) => limits.print(&bench, &run, most).await?,
+        None => {
+            println!("  what the server does bare, beside the store's own calls: `cargo xtask bench --only postgres`")
+        }
+    }
     println!(
         "\nmarks: {TARGET} events/s sustained for {seconds} s with p99 below 100 ms: {}",
         if rate >= TARGET && run.sustained() { "met" } else { "missed" }
@@ -88,6 +102,8 @@ struct Bench {
     /// Events published so far: every one has its own id.
     next: AtomicU64,
     accepted: AtomicU64,
+    /// Ends after the host.
+    _server: Option<(Database, Postgres)>,
 }
 
 /// When batches were to be sent, and how long they took.
@@ -169,8 +185,24 @@ fn event(tenant: usize, number: u64, probe: u64) -> String {
 }
 
 impl Bench {
-    async fn start(folder: &Path) -> Result<Self> {
-        let host = Host::start(folder).await?;
+    async fn start(folder: &Path, on_postgres: bool) -> Result<Self> {
+        let mut settings = Settings::default();
+        let mut server = None;
+        if on_postgres {
+            let options = PostgresOptions {
+                shared_buffers: "1GB".to_owned(),
+                parent: Some(folder.canonicalize()?),
+                ..PostgresOptions::default()
+            };
+            // Servers run as accounts of their own.
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+            let postgres = Postgres::start(options)?;
+            let database = postgres.database()?;
+            settings.store = Some(database.host_url().to_owned());
+            settings.environment.push(("BULKHEAD_STORE_OWNER".to_owned(), database.owner_url().to_owned()));
+            server = Some((database, postgres));
+        }
+        let host = Host::start_as(folder, settings).await?;
         let seen = Arc::new(Seen {
             epoch: Instant::now(),
             latencies: Mutex::new(Histogram::new_with_bounds(1, 600_000_000, 3)?),
@@ -195,7 +227,7 @@ impl Bench {
             });
             clients.push(client);
         }
-        Ok(Self { host, clients, seen, next: AtomicU64::new(0), accepted: AtomicU64::new(0) })
+        Ok(Self { host, clients, seen, next: AtomicU64::new(0), accepted: AtomicU64::new(0), _server: server })
     }
 
     /// The most that is sustained for a moment: up by halves until it is too much, then by halving the gap.

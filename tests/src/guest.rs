@@ -53,6 +53,28 @@ pub fn scheduler(name: Option<&str>, after_ms: u64) -> Result<(Vec<u8>, String)>
     Ok((component(&core)?, manifest.to_owned()))
 }
 
+/// A handler that computes until it is stopped.
+pub fn burner() -> Result<Vec<u8>> {
+    component(
+        r#"(module
+            (memory (export "memory") 1)
+            (global $next (mut i32) (i32.const 4096))
+            (func (export "cabi_realloc")
+                (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
+                (local $at i32)
+                (local.set $at (i32.and (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
+                (global.set $next (i32.add (local.get $at) (local.get $size)))
+                (if (i32.gt_u (global.get $next) (i32.mul (memory.size) (i32.const 65536)))
+                    (then (drop (memory.grow (i32.const 16)))))
+                (local.get $at))
+            (func (export "bulkhead:plugin/handler@0.1.0#handle") (param $event i32) (result i32)
+                (loop $on (br $on))
+                (i32.const 16))
+            (func (export "cabi_post_bulkhead:plugin/handler@0.1.0#handle") (param $answer i32))
+        )"#,
+    )
+}
+
 /// A component of the contract's handler world around a core module.
 fn component(core: &str) -> Result<Vec<u8>> {
     let mut module = wat::parse_str(core)?;

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::cargo;
 use crate::cargo::cargo;
+use crate::services;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -30,20 +31,33 @@ enum Part {
     Append,
     /// Publish to commit, through the real binary
     EndToEnd,
+    /// The same on a Postgres of its own
+    EndToEndPostgres,
+    /// What one tenant can do to 99 others
+    NoisyNeighbour,
+    /// Appends and commits on Postgres beside bare inserts, and beside a transaction that somebody left open
+    Postgres,
+    /// A stream of Redis as a source, beside a bare loop
+    Redis,
     /// Memory of an idle host and of idle tenants
     Memory,
 }
 
 /// Part, package and example of the parts that are programs of one crate.
-const EXAMPLES: [(Part, &str, &str); 3] = [
+const EXAMPLES: [(Part, &str, &str); 5] = [
     (Part::Call, "bulkhead-sandbox", "call_bench"),
     (Part::Match, "bulkhead-domain", "match_bench"),
     (Part::Append, "bulkhead-store", "append_bench"),
+    (Part::Postgres, "bulkhead-store", "postgres_bench"),
+    (Part::Redis, "bulkhead-flow", "redis_ingest_bench"),
 ];
 
 pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
     let plugins = cargo::lay_out_plugins(root)?;
+    if [Part::Postgres, Part::Redis, Part::EndToEndPostgres].into_iter().any(wanted) {
+        services::install()?;
+    }
     let mut code = ExitCode::SUCCESS;
     let mut step = |command: &mut Command| -> Result<()> {
         if !command.status().context("a bench could not be started")?.success() {
@@ -62,13 +76,20 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
             step(&mut command)?;
         }
     }
-    for (part, name) in [(Part::EndToEnd, "end_to_end"), (Part::Memory, "memory")] {
+    let seconds = arguments.seconds.to_string();
+    let programs: [(Part, &str, &[&str]); 4] = [
+        (Part::EndToEnd, "end_to_end", &[&seconds]),
+        (Part::EndToEndPostgres, "end_to_end", &[&seconds, "10000", "postgres"]),
+        (Part::NoisyNeighbour, "noisy_neighbour", &[]),
+        (Part::Memory, "memory", &[&seconds]),
+    ];
+    for (part, name, words) in programs {
         if wanted(part) {
-            println!("\n=== {name}");
+            println!("\n=== {name} {}", words.join(" "));
             let host = cargo::build_host(root, true)?;
             let mut command = cargo(root);
             command.args(["run", "--release", "--quiet", "--package", "bulkhead-tests", "--example", name, "--"]);
-            command.arg(arguments.seconds.to_string());
+            command.args(words);
             step(command.env("BULKHEAD_BIN", host).env("BULKHEAD_PLUGINS", &plugins))?;
         }
     }

@@ -30,9 +30,14 @@ mkdir -p ${file%/*} && cat >$file <<END
 create_main_cluster = false
 END";
 
+/// Installs both if they are not there.
+pub fn install() -> Result<()> {
+    install_missing(&[POSTGRES_PACKAGE, REDIS_PACKAGE])
+}
+
 /// Starts both and stays until it is interrupted.
 pub fn run() -> Result<ExitCode> {
-    install_missing(&[POSTGRES_PACKAGE, REDIS_PACKAGE])?;
+    install()?;
     let postgres = Postgres::start(shared::postgres_options())?;
     let redis = Redis::start(RedisOptions::default())?;
     println!("export {}={}", shared::POSTGRES_VARIABLE, postgres.admin_url());
