@@ -38,6 +38,7 @@ mod serve;
 mod sink;
 mod sse;
 mod stop;
+mod store;
 mod switch;
 mod temp;
 mod tenant;
@@ -112,6 +113,7 @@ enum Command {
     Tenant(tenant::Tenant),
     Key(key::Key),
     Config(config::Config),
+    Store(store::Store),
     Doctor(doctor::Doctor),
 }
 
@@ -141,6 +143,7 @@ impl Command {
             Self::Tenant(command) => command.run().await,
             Self::Key(command) => command.run().await,
             Self::Config(command) => command.run(),
+            Self::Store(command) => command.run().await,
             Self::Doctor(command) => command.run().await,
         }
     }
