@@ -490,11 +490,12 @@ BEGIN
         DELETE FROM progress p WHERE p.tenant = whose AND p.shard = lane AND p.turn <= turned AND p.turn > turned - 32;
     END IF;
     IF w_keys <> '{}' THEN
-        -- Each by its whole key: only that leads past the dead ones.
+        -- Each by its whole key: only that leads past the dead ones. OFFSET 0 keeps the version a value to look for; pulled
+        -- up, it would be a condition on all that the rest of the key finds.
         DELETE FROM state s USING (
             SELECT w.plugin, w.key, (SELECT n.version FROM state n WHERE n.tenant = whose AND n.plugin = w.plugin
                                      AND n.key = w.key ORDER BY n.version DESC LIMIT 1) AS version
-            FROM unnest(w_plugins, w_keys) AS w (plugin, key)
+            FROM unnest(w_plugins, w_keys) AS w (plugin, key) OFFSET 0
         ) old
         WHERE s.tenant = whose AND s.plugin = old.plugin AND s.key = old.key AND s.version = old.version;
         INSERT INTO state (tenant, plugin, key, value, version, expires)
