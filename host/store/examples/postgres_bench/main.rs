@@ -40,7 +40,8 @@ struct Ground {
 impl Ground {
     /// Durable, with the memory that a small machine would give it.
     async fn new() -> Result<Self, Failure> {
-        let cluster = Cluster::start(PostgresOptions { fast: false, shared_buffers: "1GB".to_owned() })?;
+        let cluster =
+            Cluster::start(PostgresOptions { shared_buffers: "1GB".to_owned(), ..PostgresOptions::default() })?;
         let database = cluster.database()?;
         // A checkpoint in the middle of a turn would hit one side and not the other.
         let settings = "ALTER SYSTEM SET max_wal_size = '8GB'; SELECT pg_reload_conf();";

@@ -31,7 +31,8 @@ pub async fn start(target_port: u16) -> Result<(u16, Arc<AtomicU64>), Failure> {
 
 async fn carry(client: TcpStream, target_port: u16, counter: Arc<AtomicU64>) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", target_port)).await?;
-    (client.set_nodelay(true)?, server.set_nodelay(true)?);
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
