@@ -61,6 +61,10 @@ pub trait Tenants: Send + Sync {
     /// Turns its switch.
     async fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<()>;
 
+    /// The same on the tenant's own behalf: a suspended one stays so. Says whether the switch was turned; both in one step,
+    /// so that it never comes after a suspension that it did not see.
+    async fn turn_tenant(&self, tenant: TenantId, state: TenantState) -> Result<bool>;
+
     /// Replaces its quotas; they are in [`Tenant`] from then on.
     async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()>;
 

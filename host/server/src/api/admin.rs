@@ -28,7 +28,6 @@ use crate::api::problem::Fault;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::state::Api;
-use crate::api::switch::TURNING;
 use crate::auth::scope;
 
 /// Cursors of operators' lists belong to nobody in particular.
@@ -121,9 +120,7 @@ async fn show(State(api): State<Api>, _: Operator, Path(name): Path<String>) -> 
 
 async fn turn(api: &Api, name: &str, state: TenantState) -> Result<Json<Tenant>> {
     let row = tenant(api, name).await?;
-    let turning = TURNING.lock().await;
     api.store.set_tenant_state(row.id, state).await?;
-    drop(turning);
     api.keyring.forget_all();
     api.changed(row.id).await;
     Ok(Json(Tenant::from(catalogue::Tenant { state, ..row })))

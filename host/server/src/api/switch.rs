@@ -15,9 +15,6 @@ use crate::api::problem::Result;
 use crate::api::state::Api;
 use crate::auth::Refusal;
 
-/// One turn at a time, the operator's included: a tenant's must not come after a suspension that it did not see.
-pub static TURNING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(pause)).routes(routes!(resume))
@@ -32,14 +29,10 @@ pub struct Switch {
 }
 
 async fn turn(api: &Api, caller: &Caller<Admin>, state: TenantState) -> Result<Json<Switch>> {
-    let turning = TURNING.lock().await;
-    // The caller was let in before this turn; meanwhile the operator may have suspended the tenant.
-    match api.store.tenant(caller.id()).await?.map(|tenant| tenant.state) {
-        Some(TenantState::Active | TenantState::Paused) => {}
-        Some(TenantState::Suspended) | None => return Err(Problem::from(Refusal::Suspended)),
+    // The caller was let in before this turn; meanwhile the operator may have suspended the tenant, on any node.
+    if !api.store.turn_tenant(caller.id(), state).await? {
+        return Err(Problem::from(Refusal::Suspended));
     }
-    api.store.set_tenant_state(caller.id(), state).await?;
-    drop(turning);
     api.keyring.forget_all();
     api.changed(caller.id()).await;
     Ok(Json(Switch { state }))

@@ -181,6 +181,7 @@ suite! { $
         tenants_are_found_by_name_and_uid,
         a_taken_name_is_a_conflict,
         the_switches_are_kept,
+        a_tenant_does_not_undo_its_suspension,
         quotas_are_kept_and_the_tenants_own,
         keys_are_added_found_and_revoked,
     }

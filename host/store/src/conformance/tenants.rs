@@ -77,6 +77,23 @@ pub async fn the_switches_are_kept(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+pub async fn a_tenant_does_not_undo_its_suspension(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let before = world.store.tenant(tenant).await?.expect("because it was made");
+    assert!(world.store.turn_tenant(tenant, TenantState::Paused).await?);
+    let paused = world.store.tenant(tenant).await?.expect("because it was made");
+    assert_eq!(paused.state, TenantState::Paused);
+    assert!(paused.settings > before.settings, "dispatch sees it at its next batch");
+    assert!(world.store.turn_tenant(tenant, TenantState::Active).await?);
+    world.store.set_tenant_state(tenant, TenantState::Suspended).await?;
+    for state in [TenantState::Active, TenantState::Paused] {
+        assert!(!world.store.turn_tenant(tenant, state).await?);
+        assert_eq!(world.store.snapshot(tenant).await?.tenant.state, TenantState::Suspended);
+    }
+    assert!(!world.store.turn_tenant(TenantId(tenant.0 + 1_000), TenantState::Paused).await?);
+    Ok(())
+}
+
 pub async fn quotas_are_kept_and_the_tenants_own(world: &mut World) -> Result<()> {
     let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
     let quotas = Quotas {

@@ -65,6 +65,15 @@ impl Tenants for Postgres {
         tx.end().await
     }
 
+    async fn turn_tenant(&self, tenant: TenantId, state: TenantState) -> Result<bool> {
+        let (number, suspended) = (tenant_state_number(state), tenant_state_number(TenantState::Suspended));
+        let mut tx = self.begin(tenant).await?;
+        let sql = "UPDATE tenants SET state = $2, settings = settings + 1 WHERE id = $1 AND state <> $3";
+        let turned = tx.execute(sql, |args| _ = args.int(tenant.0).int(number).int(suspended)).await?;
+        tx.end().await?;
+        Ok(turned > 0)
+    }
+
     async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()> {
         let mut tx = self.begin(tenant).await?;
         tx.settings_changed(tenant).await?;

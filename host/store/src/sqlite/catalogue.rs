@@ -67,6 +67,10 @@ impl Tenants for Sqlite {
         self.change((tenant, state), set_state).await
     }
 
+    async fn turn_tenant(&self, tenant: TenantId, state: TenantState) -> Result<bool> {
+        self.change((tenant, state), turn).await
+    }
+
     async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()> {
         self.change((tenant, quotas_text(quotas)), set_quotas).await
     }
@@ -110,6 +114,18 @@ fn set_state<'a>(
         let number = tenant_state_number(*state);
         tx.execute("UPDATE tenants SET state = ? WHERE id = ?", |args| _ = args.int(number).int(tenant.0)).await?;
         tx.settings_changed(*tenant).await
+    })
+}
+
+fn turn<'a>(tx: &'a mut Transaction<'_>, (tenant, state): &'a (TenantId, TenantState)) -> BoxFuture<'a, Result<bool>> {
+    Box::pin(async move {
+        let (number, suspended) = (tenant_state_number(*state), tenant_state_number(TenantState::Suspended));
+        let sql = "UPDATE tenants SET state = ? WHERE id = ? AND state <> ?";
+        let turned = tx.execute(sql, |args| _ = args.int(number).int(tenant.0).int(suspended)).await?;
+        if turned > 0 {
+            tx.settings_changed(*tenant).await?;
+        }
+        Ok(turned > 0)
     })
 }
 
