@@ -49,11 +49,22 @@ fn without_passwords(value: &Value) -> Value {
     }
 }
 
-/// The password of a URL becomes stars.
+/// The password of a URL becomes stars. Also of one that does not read, as when signs of the password were not encoded:
+/// what stands before the last `@` is taken to be the user's.
 pub fn masked(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let Some((user, host)) = authority.rsplit_once('@') else { return text.to_owned() };
-    let user = user.split(':').next().unwrap_or_default();
-    format!("{scheme}://{user}:***@{host}{}", &rest[authority.len()..])
+    let text = match text.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((user, place)) => format!("{scheme}://{}:***@{place}", user.split(':').next().unwrap_or_default()),
+            None => text.to_owned(),
+        },
+        None => text.to_owned(),
+    };
+    // Postgres takes one as a parameter, too.
+    match text.split_once("password=") {
+        Some((before, after)) => {
+            let rest = after.find(['&', ' ']).map_or("", |end| &after[end..]);
+            format!("{before}password=***{rest}")
+        }
+        None => text,
+    }
 }

@@ -118,6 +118,8 @@ fn stores_and_addresses_are_checked() {
         "store = \"postgres://user:secret@db:port/x\"",
         "`postgres://user:***@db:port/x` is no address of a Postgres",
     );
+    check("store = \"postgres://user:sec/secret@db/x\"", "`postgres://user:***@db/x` is no address of a Postgres");
+    check("store = \"mysql://db/x?password=secret&a=b\"", "`mysql://db/x?password=***&a=b` is no store");
     check("store_owner = \"postgres://user:secret@db/x\"", "only Postgres has owners");
     check("store = \"postgres://db/x\"\nstore_connections = 0", "at least 1");
     check("store = \"mysql://user:secret@db/x\"", "`mysql://user:***@db/x` is no store that is known");
