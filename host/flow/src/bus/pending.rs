@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::bus::Signal;
 
 /// Signals that wait: 45 kB on the wire, and fewer looks than looking at everything costs.
-const WAITING_MAX: usize = 4_096;
+pub(super) const WAITING_MAX: usize = 4_096;
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {

@@ -10,6 +10,8 @@
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 
+use crate::bus::pending::WAITING_MAX;
+
 /// That something happened, never what: a signal carries numbers only, and whoever hears it asks the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
@@ -79,8 +81,12 @@ pub(super) fn encode(node: u64, signals: &[Signal]) -> Vec<u8> {
     bytes
 }
 
-/// Reads a message; none if it is not one of ours.
+/// Reads a message; none if it is not one of ours, as one with more signals than a node ever sends is not: whoever can
+/// write to the Redis must not fill a node's memory.
 pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
+    if bytes.len() > HEAD_BYTES + WAITING_MAX * RECORD_BYTES {
+        return None;
+    }
     let (head, records) = bytes.split_at_checked(HEAD_BYTES)?;
     let ([VERSION], node) = head.split_at(1) else { return None };
     let (records, rest) = records.as_chunks::<RECORD_BYTES>();
@@ -141,5 +147,7 @@ mod tests {
         }
         assert_eq!(decode(&[&[VERSION + 1], &good[1..]].concat()), None, "another version");
         assert_eq!(decode(b"{\"tenant\": \"all\"}"), None);
+        assert!(decode(&encode(1, &[Signal::Keys; WAITING_MAX])).is_some());
+        assert_eq!(decode(&encode(1, &[Signal::Keys; WAITING_MAX + 1])), None, "more than a node sends");
     }
 }
