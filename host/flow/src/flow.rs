@@ -4,7 +4,6 @@
 //! start: leases ─▶ dispatch, deliver ─▶ keeper (wakes what was left)       stop: dispatch, deliver ─▶ keeper ─▶ leases
 //! ```
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::live::Live;
 use crate::quota::Limiter;
 use crate::quota::Shared;
 use crate::shards::Fences;
+use crate::shards::Held;
 use crate::sink::Outlets;
 use crate::tenants::Directory;
 use crate::vault::Vault;
@@ -108,7 +108,7 @@ impl Flow {
     pub async fn start(options: Options, parts: Parts) -> bulkhead_store::Result<Self> {
         let Parts { store, clock, sandbox, vault, outlets, effect_secret, bus, shared } = parts;
         let live = Live::new(bus.clone());
-        let fences = Arc::new(ArcSwap::from_pointee(HashMap::new()));
+        let fences = Arc::new(ArcSwap::from_pointee(Held::default()));
         let wakes = dispatch::Handle::new(store.host_shards(), Arc::clone(&fences), bus);
         let limiter = Limiter::new(options.quotas, Arc::clone(&store), Arc::clone(&clock), wakes.clone(), shared);
         let directory = Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling));
@@ -136,6 +136,7 @@ impl Flow {
             Arc::clone(&clock),
             wakes.clone(),
             Arc::clone(&dispatching),
+            deliver.clone(),
             live.clone(),
             Arc::clone(&fences),
         ));
@@ -148,6 +149,10 @@ impl Flow {
             options.inbox,
             options.descendants,
         );
+        // The operator's switch holds over restarts: nothing may slip out before somebody looks at it.
+        let paused = store.operator_paused().await?;
+        wakes.set_paused(paused);
+        deliver.set_paused(paused);
         let backlog = keeper.recover().await?;
         if backlog > 0 {
             tracing::info!(backlog, "going on with what was left to do");

@@ -13,16 +13,19 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bulkhead_domain::clock::Clock;
+use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 use bulkhead_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::deliver;
 use crate::dispatch::Dispatch;
 use crate::dispatch::Handle;
 use crate::live::Live;
 use crate::shards::Fences;
+use crate::shards::Held;
 
 /// Leases and pace.
 #[derive(Debug, Clone)]
@@ -41,8 +44,8 @@ pub struct Options {
 /// Timers fired, and values expired, per transaction.
 const TIMERS_MAX: u32 = 1_000;
 const EXPIRED_MAX: u32 = 10_000;
-/// How long batches may take to leave shards that are handed over. Who is not done by then is fenced, and runs again
-/// elsewhere.
+/// How long batches and deliveries may take to leave shards that are handed over. A batch that is not done by then is
+/// fenced, and runs again elsewhere; a delivery may be made there a second time.
 const LEAVE: Duration = Duration::from_millis(500);
 
 /// The service.
@@ -52,12 +55,14 @@ pub struct Keeper {
     clock: Arc<dyn Clock>,
     dispatch: Handle,
     service: Arc<Dispatch>,
+    deliver: deliver::Handle,
     live: Live,
     fences: Arc<Fences>,
 }
 
 impl Keeper {
     /// A service that is not running yet.
+    #[expect(clippy::too_many_arguments, reason = "the flow is the only caller, and each part is needed")]
     #[must_use]
     pub fn new(
         options: Options,
@@ -65,10 +70,11 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         dispatch: Handle,
         service: Arc<Dispatch>,
+        deliver: deliver::Handle,
         live: Live,
         fences: Arc<Fences>,
     ) -> Self {
-        Self { options, store, clock, dispatch, service, live, fences }
+        Self { options, store, clock, dispatch, service, deliver, live, fences }
     }
 
     /// Takes leases and wakes everything in them that was left to do: all tenants, without a cap. Says how much.
@@ -101,36 +107,54 @@ impl Keeper {
         }
         let nodes = u16::try_from(nodes.len()).unwrap_or(u16::MAX);
         let share = self.store.host_shards().div_ceil(nodes);
+        // From before it was asked for, so that it never counts longer here than there.
+        let until = Instant::now() + self.options.lease;
         let mut held = self.store.host_acquire(node, self.options.lease, share).await?;
         let surplus: Vec<Shard> = held.drain(usize::from(share).min(held.len())..).map(|(shard, _)| shard).collect();
         let before = self.fences.load_full();
-        let gained = held.iter().any(|(shard, _)| !before.contains_key(shard));
+        let gained = held.iter().any(|(shard, fence)| before.get(shard) != Some(fence));
         let lost = before.keys().filter(|shard| !held.iter().any(|(other, _)| other == *shard)).count();
-        let now: HashMap<_, _> = held.into_iter().collect();
-        if *before != now {
+        let now: HashMap<Shard, Fence> = held.into_iter().collect();
+        if **before != now {
             tracing::info!(shards = now.len(), lost, nodes, "this node's shards have changed");
             metrics::gauge!("bulkhead_shards").set(now.len() as f64);
-            self.fences.store(Arc::new(now));
         }
+        self.fences.store(Arc::new(Held::until(now, until)));
         if !surplus.is_empty() {
-            // Nothing new begins there from now on.
-            if tokio::time::timeout(LEAVE, self.dispatch.left(&surplus)).await.is_err() {
-                tracing::debug!("a batch is still under way in a shard that is handed over; it will be fenced");
-            }
-            self.store.host_hand_over(node, &surplus).await?;
+            self.hand_over(&surplus).await;
         }
         Ok(gained)
     }
 
+    /// Gives shards away in which nothing new begins any more. What fails is tried again at the next renewal.
+    async fn hand_over(&self, shards: &[Shard]) {
+        let home = |tenant| Shard::of(tenant, "", self.store.host_shards(), 1);
+        let left = async {
+            tokio::join!(self.dispatch.left(shards), self.deliver.left(|tenant| shards.contains(&home(tenant))));
+        };
+        if tokio::time::timeout(LEAVE, left).await.is_err() {
+            tracing::debug!("a batch or a delivery is still under way in a shard that is handed over");
+        }
+        if let Err(error) = self.store.host_hand_over(&self.options.node, shards).await {
+            tracing::warn!(%error, "cannot hand shards over");
+        }
+    }
+
     async fn lease_loop(&self) {
         let mut renewed = Instant::now();
+        // New shards that were not looked into yet.
+        let mut new = false;
         loop {
             tokio::time::sleep(self.options.lease / 4).await;
             match self.renew().await {
                 Ok(gained) => {
                     renewed = Instant::now();
-                    if gained && let Err(error) = self.wake_backlog().await {
-                        tracing::warn!(%error, "cannot look for what is left to do in new shards");
+                    new |= gained;
+                    if new {
+                        match self.wake_backlog().await {
+                            Ok(_) => new = false,
+                            Err(error) => tracing::warn!(%error, "cannot look for what is left to do in new shards"),
+                        }
                     }
                 }
                 Err(error) => {

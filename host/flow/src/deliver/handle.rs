@@ -1,6 +1,7 @@
 //! What others may ask of delivery.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     pub(super) paused: AtomicBool,
     pub(super) resets: Mutex<HashSet<SinkKey>>,
     pub(super) breakers: Mutex<BTreeMap<SinkKey, BreakerView>>,
+    /// Attempts that are under way or not settled yet, of tenants that have any.
+    under_way: Mutex<HashMap<TenantId, usize>>,
+    ended: Notify,
     tests: Semaphore,
 }
 
@@ -53,8 +57,28 @@ impl Shared {
             paused: AtomicBool::new(false),
             resets: Mutex::default(),
             breakers: Mutex::default(),
+            under_way: Mutex::default(),
+            ended: Notify::new(),
             tests: Semaphore::new(TESTS_MAX),
         }
+    }
+
+    /// An attempt begins.
+    pub(super) fn began(&self, tenant: TenantId) {
+        *lock(&self.under_way).entry(tenant).or_default() += 1;
+    }
+
+    /// It ended, and the store knows how.
+    pub(super) fn is_over(&self, tenant: TenantId) {
+        let mut under_way = lock(&self.under_way);
+        if let Some(attempts) = under_way.get_mut(&tenant) {
+            *attempts = attempts.saturating_sub(1);
+            if *attempts == 0 {
+                under_way.remove(&tenant);
+            }
+        }
+        drop(under_way);
+        self.ended.notify_waiters();
     }
 }
 
@@ -142,6 +166,19 @@ impl Handle {
         let sinks: Vec<String> = self.breakers(tenant).into_iter().map(|view| view.sink).collect();
         lock(&self.shared.resets).extend(sinks.into_iter().map(|sink| (tenant, sink)));
         self.wake();
+    }
+
+    /// Resolves when no attempt is under way, or not settled, of tenants that leave this node.
+    pub(crate) async fn left(&self, leaves: impl Fn(TenantId) -> bool) {
+        // It looks at its shards, and lets go of what waits for an attempt.
+        self.wake();
+        loop {
+            let ended = self.shared.ended.notified();
+            if !lock(&self.shared.under_way).keys().any(|tenant| leaves(*tenant)) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// The tenant's breakers that are not closed, by sink.

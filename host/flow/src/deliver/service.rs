@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::Timestamp;
-use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Shard;
 use bulkhead_store::deliveries::Deliveries;
 use bulkhead_store::deliveries::DueDelivery;
@@ -38,6 +37,7 @@ use crate::deliver::handle::Shared;
 use crate::deliver::handle::SinkKey;
 use crate::deliver::handle::lock;
 use crate::shards::Fences;
+use crate::shards::Held;
 use crate::sink::Outlets;
 
 /// Settlements in one transaction.
@@ -119,7 +119,7 @@ struct Running {
     deliveries: Arc<dyn Deliveries>,
     fences: Arc<Fences>,
     /// The shards as they were when it last looked.
-    held: Arc<HashMap<Shard, Fence>>,
+    held: Arc<Held>,
     shared: Arc<Shared>,
     board: Board,
     attempts: JoinSet<End>,
@@ -191,6 +191,7 @@ impl Running {
         self.look_at_shards();
         while let Some(start) = self.board.start(now, &self.options) {
             let (shared, due) = (Arc::clone(&self.shared), start.due.clone());
+            shared.began(due.tenant);
             let id = self.attempts.spawn(async move { attempt::run(&shared, &due).await }).id();
             self.flights
                 .insert(id, Flight { key: start.key.clone(), due: start.due, ticket: start.ticket, started: now });
@@ -202,7 +203,9 @@ impl Running {
             self.wants_fetch = false;
             let (without, in_flight) = (self.board.without_sinks(now), self.board.in_flight());
             let (deliveries, limit, at) = (Arc::clone(&self.deliveries), self.options.fetch, self.shared.clock.now());
-            let shards: Vec<Shard> = self.held.keys().copied().collect();
+            let mut shards: Vec<Shard> = self.held.keys().copied().collect();
+            // The store remembers of looks at the same ones where the next may begin.
+            shards.sort_unstable();
             self.fetching = Some(Box::pin(async move {
                 deliveries.host_due_deliveries(at, limit, &shards, &without, &in_flight).await
             }));
@@ -210,14 +213,16 @@ impl Running {
         metrics::gauge!("bulkhead_deliveries_running").set(self.board.running() as f64);
     }
 
-    /// What waits here of a shard that is another's now is sent by that one.
+    /// What waits here of a shard that is another's now, or was meanwhile, or may be, is sent by that one.
     fn look_at_shards(&mut self) {
         let held = self.fences.load_full();
-        if self.held.keys().any(|shard| !held.contains_key(shard)) {
+        let held = if held.has_run_out() { Arc::default() } else { held };
+        let beyond = |these: &Held, those: &Held| these.iter().any(|(shard, fence)| those.get(shard) != Some(fence));
+        if beyond(&self.held, &held) {
             self.board.clear();
             self.fetching = None;
         }
-        self.wants_fetch |= held.keys().any(|shard| !self.held.contains_key(shard));
+        self.wants_fetch |= beyond(&held, &self.held);
         self.held = held;
     }
 
@@ -258,6 +263,7 @@ impl Running {
         let (settlement, health) = match end {
             End::PutOff => {
                 self.board.release(due.tenant, &due.delivery.id);
+                self.shared.is_over(due.tenant);
                 self.board.rest(&key, now);
                 self.told(&key, ticket, Health::Unknown, None, now);
                 return;
@@ -388,6 +394,7 @@ impl Running {
         }
         for settlement in &batch {
             self.board.release(settlement.tenant, &settlement.id);
+            self.shared.is_over(settlement.tenant);
             if let Settled::Retry(at) = settlement.settled {
                 let wait = at.since(self.shared.clock.now()).max(DUE_STEP);
                 self.look_at = self.look_at.min(now + wait);

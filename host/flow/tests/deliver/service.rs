@@ -60,7 +60,7 @@ impl Service {
             Arc::<Sinks>::clone(&sinks),
             local_outlets(),
             Arc::new(SystemClock),
-            Arc::new(ArcSwap::from_pointee(HashMap::from([(Shard(0), Fence(1))]))),
+            Arc::new(ArcSwap::from_pointee(HashMap::from([(Shard(0), Fence(1))]).into())),
         );
         let (handle, stop) = (deliver.handle(), CancellationToken::new());
         let running = tokio::spawn(deliver.run(stop.clone()));
