@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::Instant;
 
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
@@ -15,6 +16,7 @@ use bulkhead_store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::inbox::Inbox;
 use crate::shards::Fences;
@@ -28,6 +30,8 @@ use crate::source::redis::RedisSource;
 
 /// Between two looks at whose turn it is.
 const LOOK: Duration = Duration::from_millis(100);
+/// A source that ran for so long was well; one that fails sooner is tried again more and more rarely.
+const WELL: Duration = Duration::from_secs(10);
 
 /// A source as it is to be.
 #[derive(Debug, Clone)]
@@ -148,8 +152,10 @@ impl Inner {
             }
             match self.make(&slot.spec, stop).await {
                 Ok(Made { status, run, leave }) => {
-                    backoff.reset();
                     slot.set_running(Some(status));
+                    let began = Instant::now();
+                    // On a task of its own, so that a fault of it ends nothing else; it ends with this one.
+                    let run = AbortOnDropHandle::new(tokio::spawn(run));
                     let left = async {
                         while self.is_here(slot) {
                             tokio::time::sleep(LOOK).await;
@@ -157,11 +163,18 @@ impl Inner {
                         leave.cancel();
                         std::future::pending::<()>().await;
                     };
-                    tokio::select! {
-                        () = run => {}
-                        () = left => {}
-                    }
+                    let ended = tokio::select! {
+                        ended = run => ended,
+                        () = left => Ok(()),
+                    };
                     slot.set_running(None);
+                    if began.elapsed() >= WELL {
+                        backoff.reset();
+                    }
+                    if let Err(error) = ended {
+                        slot.reporter.waiting(&format!("a fault of the host: {error}"));
+                        stop.run_until_cancelled(tokio::time::sleep(backoff.next_wait())).await;
+                    }
                 }
                 Err(reason) => {
                     slot.reporter.waiting(&reason);
