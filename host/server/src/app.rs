@@ -85,8 +85,10 @@ pub struct App {
     /// Ends streams and readiness; then the listener; then the watch of plugins.
     ending: CancellationToken,
     server: JoinHandle<()>,
-    /// The watch of plugins, and what listens to other nodes.
+    /// The watch of plugins, the sources, and looks at what other nodes change.
     beside: Vec<JoinHandle<()>>,
+    /// The bus, and what ends it: the last batches wake other nodes, too.
+    bus: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
 /// Starts a host. When this returns, it serves.
@@ -181,13 +183,15 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
     }
     let mut beside = Vec::new();
     if let Some(clock) = shared_clock {
-        beside.push(tokio::spawn(clock.run(ending.clone())));
-        beside.push(tokio::spawn(hearing::watch_switch(api.clone(), ending.clone())));
+        beside.push(watched("clock", clock.run(ending.clone()), &flow.broken));
+        beside.push(watched("switch", hearing::watch_switch(api.clone(), ending.clone()), &flow.broken));
     }
-    if let Some(transport) = transport {
-        beside.push(tokio::spawn(transport.run(Arc::new(Hearing::new(api.clone())), ending.clone())));
-    }
-    beside.push(tokio::spawn(sources.run(ending.clone())));
+    let bus = transport.map(|transport| {
+        let stop = CancellationToken::new();
+        let hearing = Arc::new(Hearing::new(api.clone()));
+        (watched("bus", transport.run(hearing, stop.clone()), &flow.broken), stop)
+    });
+    beside.push(watched("sources", sources.run(ending.clone()), &flow.broken));
     let server = tokio::spawn(http::serve(listener, api::router(api), ending.clone(), config.drain_grace));
     if let Some(folder) = config.plugins_dir.clone() {
         let watch = Watch::new(folder, store, installer, SystemClock);
@@ -199,7 +203,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         }));
     }
     tracing::info!(%address, node, version = env!("CARGO_PKG_VERSION"), "serving");
-    Ok(App { address, operator_key, grace: config.drain_grace, store: opened, flow, ending, server, beside })
+    Ok(App { address, operator_key, grace: config.drain_grace, store: opened, flow, ending, server, beside, bus })
 }
 
 impl App {
@@ -227,9 +231,28 @@ impl App {
             let _ = service.await;
         }
         self.flow.stop(self.grace).await;
+        if let Some((carrying, stop)) = self.bus {
+            stop.cancel();
+            let _ = carrying.await;
+        }
         self.store.close().await;
         tracing::info!("ended");
     }
+}
+
+/// Spawns what runs beside the flow. If it ends by a fault, the host does, too: nobody would notice that it is gone.
+fn watched(
+    name: &'static str,
+    service: impl Future<Output = ()> + Send + 'static,
+    broken: &CancellationToken,
+) -> JoinHandle<()> {
+    let broken = broken.clone();
+    tokio::spawn(async move {
+        if let Err(error) = tokio::spawn(service).await {
+            tracing::error!(service = name, %error, "a service ended by a fault of the host");
+            broken.cancel();
+        }
+    })
 }
 
 /// What the host keeps to itself.
