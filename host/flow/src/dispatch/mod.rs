@@ -314,7 +314,12 @@ impl Dispatch {
         // A conflict means that another batch of the tenant committed in between, so somebody made progress.
         for _ in 0..8 {
             let now = self.clock.now();
-            let batch = self.store.read_batch(turn.tenant, turn.shard, now, self.options.batch).await?;
+            let batch = match self.store.read_batch(turn.tenant, turn.shard, now, self.options.batch).await {
+                Ok(batch) => batch,
+                // Nobody works for a tenant that is not there, whoever asked for it.
+                Err(bulkhead_store::Error::NotFound { .. }) => return Ok((cost, Left::Idle)),
+                Err(error) => return Err(error),
+            };
             if batch.events.is_empty() && batch.due.is_empty() {
                 return Ok((cost, Left::Idle));
             }
