@@ -4,7 +4,8 @@
 //! and takes over the level that this leaves. So in the long run all nodes together keep to the rate; until they have
 //! heard of each other, each of them may give away what was left of the burst, and that is paid back afterwards.
 //!
-//! Redis' own clock counts, and a bucket that Redis lost is a full one.
+//! Redis' own clock counts, and a bucket that Redis lost is a full one. Whatever stands there, no tenant owes more than
+//! sixty buckets.
 
 use std::time::Duration;
 
@@ -34,10 +35,12 @@ local levels = {}
 for i, key in ipairs(KEYS) do
     local rate, size, taken = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
     local kept = redis.call('HMGET', key, 'level', 'at')
-    local level, at = tonumber(kept[1]) or size, tonumber(kept[2]) or now
-    level = math.min(size, level + math.max(0, now - at) * rate) - taken
+    local level, at = tonumber(kept[1]) or size, math.min(tonumber(kept[2]) or now, now)
+    level = math.min(size, level + (now - at) * rate) - taken
+    -- Nobody is stopped for ever by a limit that was made narrower, or by what somebody wrote here (`nan`, too).
+    if not (level >= -60 * size) then level = -60 * size end
     levels[i] = string.format('%.17g', level)
-    redis.call('HSET', key, 'level', levels[i], 'at', string.format('%.6f', math.max(now, at)))
+    redis.call('HSET', key, 'level', levels[i], 'at', string.format('%.6f', now))
     -- One that is full again need not be kept.
     redis.call('PEXPIRE', key, math.ceil(math.min((size - level) / rate, 86400) * 1000) + 1000)
 end
