@@ -139,7 +139,8 @@ impl Inner {
     fn is_here(&self, slot: &Slot) -> bool {
         let shards = self.store.host_shards();
         let shard = Shard::of(TenantId(0), slot.spec.name(), shards, shards);
-        slot.spec.runs_everywhere() || self.fences.load().contains_key(&shard)
+        let held = self.fences.load();
+        slot.spec.runs_everywhere() || (!held.has_run_out() && held.contains_key(&shard))
     }
 
     async fn keep(&self, slot: &Slot, stop: &CancellationToken) {
