@@ -197,6 +197,10 @@ impl Bench {
             // Servers run as accounts of their own.
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
             let postgres = Postgres::start(options)?;
+            // As docs/nodes.md advises: checkpoints by time and not by volume.
+            let advised = "ALTER SYSTEM SET max_wal_size = '8GB'; ALTER SYSTEM SET checkpoint_timeout = '15min';
+                           SELECT pg_reload_conf();";
+            bulkhead_services::sql(&postgres.admin_url(), advised)?;
             let database = postgres.database()?;
             settings.store = Some(database.host_url().to_owned());
             settings.environment.push(("BULKHEAD_STORE_OWNER".to_owned(), database.owner_url().to_owned()));
