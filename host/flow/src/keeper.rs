@@ -44,6 +44,8 @@ pub struct Options {
 /// Timers fired, and values expired, per transaction.
 const TIMERS_MAX: u32 = 1_000;
 const EXPIRED_MAX: u32 = 10_000;
+/// The shortest time between two looks for what other nodes appended.
+const LOOK_GAP: Duration = Duration::from_millis(100);
 /// How long batches and deliveries may take to leave shards that are handed over. A batch that is not done by then is
 /// fenced, and runs again elsewhere; a delivery may be made there a second time.
 const LEAVE: Duration = Duration::from_millis(500);
@@ -180,7 +182,10 @@ impl Keeper {
     /// What other nodes append is told to this one, but nothing rests on that.
     async fn backlog_loop(&self) {
         loop {
-            let _ = tokio::time::timeout(self.options.look, self.dispatch.backlog_changed()).await;
+            // However often somebody asks: a look is a question about every tenant.
+            tokio::time::sleep(LOOK_GAP).await;
+            let _ =
+                tokio::time::timeout(self.options.look.saturating_sub(LOOK_GAP), self.dispatch.backlog_changed()).await;
             if let Err(error) = self.wake_backlog().await {
                 tracing::warn!(%error, "cannot look for what is left to do");
             }

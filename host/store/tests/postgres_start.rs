@@ -220,6 +220,7 @@ async fn who_cannot_connect_is_told_why_and_shown_no_password() {
         assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
     }
     drop(gone);
+    until("nobody listens there any more", || async { refusal(&silent).await.contains("refused") }).await;
     for said in [refusal(&silent).await, owners_refusal(&silent, &silent).await] {
         assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains("refused"), "{said}");
     }

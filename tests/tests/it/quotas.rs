@@ -77,8 +77,9 @@ async fn publish(client: &Client, name: String, until: Instant) -> Result<u64> {
         match answer.status() {
             StatusCode::ACCEPTED => accepted += 10,
             StatusCode::TOO_MANY_REQUESTS => {
-                let wait = answer.headers().get(RETRY_AFTER).context("no Retry-After")?;
-                assert_eq!(wait, "1");
+                let wait: u64 = answer.headers().get(RETRY_AFTER).context("no Retry-After")?.to_str()?.parse()?;
+                // More than a second if the nodes gave away more together than one burst.
+                assert!((1..=3).contains(&wait), "{wait}");
                 let problem: Value = answer.json().await?;
                 assert_eq!((&problem["code"], &problem["limit"]), (&json!("limit-rate"), &json!(RATE)));
                 refused += 1;

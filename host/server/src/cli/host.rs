@@ -26,10 +26,11 @@ pub struct HostFlags {
     /// Where to listen; port 0 is any free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where everything is kept, sqlite:PATH [default: sqlite:bulkhead.db]
+    /// Where everything is kept, sqlite:PATH or postgres://ROLE@SERVER/DATABASE; with a password better in
+    /// BULKHEAD_STORE, where others cannot see it [default: sqlite:bulkhead.db]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// A Redis for sources and live fan-out
+    /// A Redis that nodes tell each other over what happened, and that Redis sinks write to
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
     /// Upload plugins from DIR/TENANT/NAME.wasm (with NAME.toml beside it) whenever they change

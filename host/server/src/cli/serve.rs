@@ -12,6 +12,8 @@ const EXAMPLES: &str = "Examples:
   bulkhead serve
   bulkhead serve --listen 0.0.0.0:8080 --store sqlite:/var/lib/bulkhead/bulkhead.db
   bulkhead serve --config /etc/bulkhead.toml --log-format json
+  bulkhead serve --store postgres://bulkhead_host@db/bulkhead --redis redis://cache
+                    one of several nodes; `bulkhead store migrate` makes the tables
 
 The first line on standard output is `listening on http://ADDRESS`; on the very first start
 the operator's key follows. BULKHEAD_OPERATOR_KEY sets that key instead.

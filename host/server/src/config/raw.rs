@@ -149,6 +149,7 @@ pub enum Source {
         format: bulkhead_flow::source::redis::Format,
         batch: Option<u32>,
         claim_idle: Option<Span>,
+        gone_after: Option<Span>,
         rejected_max: Option<u32>,
         #[serde(default)]
         parallel: bool,

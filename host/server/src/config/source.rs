@@ -53,6 +53,7 @@ fn one(source: &raw::Source, redis: Option<&str>) -> Result<Spec, (&'static str,
             format,
             batch,
             claim_idle,
+            gone_after,
             rejected_max,
             parallel,
         } => {
@@ -72,6 +73,7 @@ fn one(source: &raw::Source, redis: Option<&str>) -> Result<Spec, (&'static str,
             options.group = group.clone().unwrap_or(options.group);
             options.batch = above_zero("batch", *batch)?.unwrap_or(options.batch);
             options.claim_idle = claim_idle.map_or(options.claim_idle, |span| span.0);
+            options.gone_after = gone_after.map_or(options.gone_after, |span| span.0);
             options.rejected_max = rejected_max.unwrap_or(options.rejected_max);
             Ok(Spec::RedisStream { tenant: tenant.clone(), options: Box::new(options), parallel: *parallel })
         }

@@ -154,7 +154,7 @@ fn sources_are_checked_one_by_one() {
         let text = wrong(file, &[]);
         assert!(text.contains(part), "{part} is not in\n{text}");
     };
-    check("[[sources]]\nkind = \"kafka\"", "unknown variant `kafka`");
+    check("[[sources]]\nkind = \"kafka\"", "known here: redis-stream, outbox");
     check(&source("name = \"a\"\ntenant = \"t\"\nstream = \"s\""), "there is no `redis` setting either");
     let whole = "name = \"a\"\ntenant = \"t\"\nstream = \"s\"\nurl = \"redis://:secret@localhost\"";
     check(&source(&format!("{whole}\nfoo = 1")), "unknown field `foo`");

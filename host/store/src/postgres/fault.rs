@@ -15,6 +15,17 @@ pub(super) fn outward(error: sqlx::Error) -> Error {
     }
 }
 
+/// There is no connection. What the server will refuse as often as it is asked (the role, its password, the database)
+/// comes without a cause, so that nobody asks again.
+pub(super) fn connecting(reason: String, error: sqlx::Error) -> Error {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
+    match code.as_deref() {
+        // invalid_authorization_specification, invalid_password, invalid_catalog_name
+        Some("28000" | "28P01" | "3D000") => refused(format!("{reason}: {error}")),
+        _ => unavailable(reason, error),
+    }
+}
+
 /// A failure with its cause.
 pub(super) fn unavailable(reason: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Unavailable { reason: reason.into(), source: Some(Box::new(source)) }

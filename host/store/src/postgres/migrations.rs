@@ -82,7 +82,7 @@ pub async fn migrate(owner_url: &str, host_url: &str, shards: u16) -> Result<()>
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection> {
     let place = || format!("cannot connect to Postgres at {}:{} as its owner", options.get_host(), options.get_port());
     match timeout(CONNECT, options.clone().options(SETTINGS).connect()).await {
-        Ok(connected) => connected.map_err(|error| fault::unavailable(place(), error)),
+        Ok(connected) => connected.map_err(|error| fault::connecting(place(), error)),
         Err(_) => Err(fault::refused(format!("{}: there was no answer within {CONNECT:?}", place()))),
     }
 }

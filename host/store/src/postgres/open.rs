@@ -112,7 +112,7 @@ pub(super) async fn open(options: &Options) -> Result<(PgPool, u16)> {
         Err(error) => {
             let place = format!("{}:{}", connect.get_host(), connect.get_port());
             let why = reason(error, &connect, options.patience).await;
-            return Err(fault::unavailable(format!("cannot connect to Postgres at {place}"), why));
+            return Err(fault::connecting(format!("cannot connect to Postgres at {place}"), why));
         }
     };
     let mut conn = pool.acquire().await.map_err(fault::outward)?;
