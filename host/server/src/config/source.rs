@@ -10,6 +10,7 @@ use bulkhead_flow::source::redis;
 use bulkhead_store::outbox::Outbox;
 use secrecy::SecretString;
 
+use crate::config::check::is_postgres;
 use crate::config::raw;
 use crate::config::render::masked;
 
@@ -83,7 +84,7 @@ fn one(source: &raw::Source, redis: Option<&str>) -> Result<Spec, (&'static str,
             if let Some(table) = table {
                 options.table = table.parse().map_err(|error| ("table", format!("{error}")))?;
             }
-            if Outbox::new(url, options.table.clone(), name).is_err() {
+            if !is_postgres(url) || Outbox::new(url, options.table.clone(), name).is_err() {
                 return Err(("url", format!("`{}` is no address of a Postgres database", masked(url))));
             }
             options.batch = above_zero("batch", *batch)?.unwrap_or(options.batch);

@@ -157,7 +157,7 @@ fn sources_are_checked_one_by_one() {
     check("[[sources]]\nkind = \"kafka\"", "known here: redis-stream, outbox");
     check(&source("name = \"a\"\ntenant = \"t\"\nstream = \"s\""), "there is no `redis` setting either");
     let whole = "name = \"a\"\ntenant = \"t\"\nstream = \"s\"\nurl = \"redis://:secret@localhost\"";
-    check(&source(&format!("{whole}\nfoo = 1")), "unknown field `foo`");
+    check(&source(&format!("{whole}\nfoo = 1")), "`foo` is not known here");
     check(&source(&format!("{whole}\nbatch = 0")), "sources[0].batch");
     check(&format!("{}{}", source(whole), source(whole)), "two sources called `a`");
     check("[[sources]]\nkind = \"outbox\"\nname = \"A\"\nurl = \"postgres://db/x\"", "lower-case letters");
