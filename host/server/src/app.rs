@@ -172,6 +172,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         streams: Streams::default(),
         ending: ending.clone(),
         paused: AtomicBool::new(false),
+        switch: Default::default(),
         bus,
         shared,
         node: node.clone(),

@@ -3,7 +3,6 @@
 //! Signals come over the bus if there is a Redis, and may be lost. What nobody would notice otherwise is looked for
 //! every second ([`watch_switch`]); the rest is looked for by those that it concerns.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,10 +41,10 @@ impl Handler for Hearing {
             }
             Signal::Deliveries { tenant } => api.deliver.heard(tenant),
             Signal::Keys => api.keyring.heard(),
-            Signal::Switch => look_at_switch(api).await,
+            Signal::Switch => api.look_at_switch().await,
             Signal::Missed => {
                 api.keyring.heard();
-                look_at_switch(api).await;
+                api.look_at_switch().await;
                 api.dispatch.look_again();
                 api.deliver.wake();
                 api.live.heard_all();
@@ -57,17 +56,6 @@ impl Handler for Hearing {
 /// Looks at the operator's switch, which another node may have turned, until `stop`.
 pub async fn watch_switch(api: Api, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        look_at_switch(&api).await;
-    }
-}
-
-async fn look_at_switch(api: &Api) {
-    match api.store.operator_paused().await {
-        Ok(paused) if paused != api.paused.load(Ordering::Acquire) => {
-            tracing::info!(paused, "another node turned the operator's switch");
-            api.apply_paused(paused);
-        }
-        Ok(_) => {}
-        Err(error) => tracing::debug!(%error, "cannot look at the operator's switch"),
+        api.look_at_switch().await;
     }
 }

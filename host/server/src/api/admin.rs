@@ -1,5 +1,7 @@
 //! The operator's routes: tenants, their keys, the switch over everything, and how much waits where.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -320,10 +322,11 @@ pub struct Waiting {
 async fn overview(State(api): State<Api>, _: Operator) -> Result<Json<Overview>> {
     let tenants = api.store.operator_tenants().await?;
     let depths = api.store.host_depths().await?;
+    let names: HashMap<_, _> = tenants.iter().map(|tenant| (tenant.id, &tenant.name)).collect();
     let waiting = depths.into_iter().filter_map(|depth| {
-        let tenant = tenants.iter().find(|tenant| tenant.id == depth.tenant)?;
+        let name = *names.get(&depth.tenant)?;
         Some(Waiting {
-            tenant: tenant.name.clone(),
+            tenant: name.clone(),
             unread: depth.backlog,
             retrying: depth.waiting,
             held: depth.held,

@@ -89,6 +89,8 @@ pub struct State {
     pub ending: CancellationToken,
     /// The operator's switch over everything, as it was seen last on this node.
     pub paused: AtomicBool,
+    /// Who looks at that switch or turns it: a look must not undo a turn that it did not see.
+    pub switch: tokio::sync::Mutex<()>,
     /// Tells other nodes what happened.
     pub bus: Bus,
     /// Whether there may be other nodes.
@@ -128,10 +130,24 @@ impl State {
 
     /// Turns the switch over everything, here and (by the store) at the next start.
     pub async fn set_paused(&self, paused: bool) -> bulkhead_store::Result<()> {
+        let _turn = self.switch.lock().await;
         self.store.operator_set_paused(paused).await?;
         self.apply_paused(paused);
         self.bus.publish(Signal::Switch);
         Ok(())
+    }
+
+    /// Looks at the switch, which another node may have turned.
+    pub async fn look_at_switch(&self) {
+        let _turn = self.switch.lock().await;
+        match self.store.operator_paused().await {
+            Ok(paused) if paused != self.paused.load(Ordering::Acquire) => {
+                tracing::info!(paused, "another node turned the operator's switch");
+                self.apply_paused(paused);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot look at the operator's switch"),
+        }
     }
 
     /// Makes the switch count on this node.

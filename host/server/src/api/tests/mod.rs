@@ -155,6 +155,7 @@ impl Host {
             streams: Streams::default(),
             ending: CancellationToken::new(),
             paused: AtomicBool::new(false),
+            switch: Default::default(),
             bus: Default::default(),
             shared: false,
             node: "test".to_owned(),
