@@ -7,6 +7,8 @@ use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::EventKey;
 use bulkhead_domain::id::Position;
+use bulkhead_domain::id::Shard;
+use bulkhead_domain::id::TenantId;
 
 use crate::log::EventQuery;
 use crate::log::NewEvent;
@@ -33,6 +35,14 @@ impl Incoming {
         let (key, hash) = (new.event.event_key(), new.event.integrity());
         Self { new, key, hash }
     }
+}
+
+/// Where these events are to be worked off, each lane once.
+pub(crate) fn lanes(events: &[Incoming]) -> Vec<(TenantId, Shard)> {
+    let mut lanes: Vec<_> = events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes
 }
 
 /// As many as the limits allow, but at least one; and whether there are more.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::policy::quota::Rate;
 use bulkhead_flow::inbox;
-use bulkhead_flow::inbox::Envelope;
 use bulkhead_flow::source::Backlog;
 use bulkhead_flow::source::State;
 use bulkhead_store::catalogue::TenantState;
@@ -78,7 +77,8 @@ async fn a_tenant_that_has_used_its_quota_up_waits_alone() {
     let (host, application) = (Host::start().await, Application::new());
     let (ann, bob) = (host.tenant("ann").await, host.tenant("bob").await);
     let rate = Some(Rate { rate: 50, burst: Some(50) });
-    host.allow(&ann, Quotas { events_per_second: rate, ..Quotas::default() }).await;
+    let quotas = Quotas { events_per_second: rate, ..Quotas::default() };
+    host.store.set_quotas(ann.id, &quotas).await.expect("because the tenant is there");
     application.write("ann", 0..200);
     application.write("bob", 0..1_000);
     let mut options = Running::options(&application);
@@ -113,29 +113,7 @@ async fn an_inbox_that_is_busy_with_others_is_waited_for_and_order_is_kept() {
     let (ann, other) = (host.tenant("ann").await, host.tenant("other").await);
     application.write("ann", 0..ROWS);
     let enough = CancellationToken::new();
-    let flood: Vec<_> = (0..4)
-        .map(|writer| {
-            let (inbox, other, enough) = (host.inbox.clone(), other.clone(), enough.clone());
-            tokio::spawn(async move {
-                for number in 0_u64.. {
-                    if enough.is_cancelled() {
-                        return;
-                    }
-                    let envelope = Envelope {
-                        specversion: Some("1.0".to_owned()),
-                        id: Some(format!("{writer}-{number}")),
-                        source: Some("/other".to_owned()),
-                        kind: Some("a.b".to_owned()),
-                        ..Envelope::default()
-                    };
-                    match inbox.accept(&other, vec![Ok(envelope)]).await {
-                        Ok(_) | Err(inbox::Error::Busy(_)) => tokio::task::yield_now().await,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            })
-        })
-        .collect();
+    let flood = host.flood(&other, &enough);
     let mut source = Running::usual(&host, &application);
     assert_eq!(source.waiting().await, "too many events are on their way into the store");
     enough.cancel();

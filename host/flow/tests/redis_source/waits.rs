@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use bulkhead_flow::inbox;
-use bulkhead_flow::inbox::Envelope;
 use bulkhead_flow::source::Backlog;
 use bulkhead_flow::source::State;
 use bulkhead_services::shared;
@@ -76,29 +75,7 @@ async fn an_inbox_that_is_busy_with_others_is_waited_for_and_order_is_kept() {
     let (tenant, other) = (host.tenant("ours").await, host.tenant("other").await);
     queue.number(0..ENTRIES).await;
     let enough = CancellationToken::new();
-    let flood: Vec<_> = (0..4)
-        .map(|writer| {
-            let (inbox, other, enough) = (host.inbox.clone(), other.clone(), enough.clone());
-            tokio::spawn(async move {
-                for number in 0_u64.. {
-                    if enough.is_cancelled() {
-                        return;
-                    }
-                    let envelope = Envelope {
-                        specversion: Some("1.0".to_owned()),
-                        id: Some(format!("{writer}-{number}")),
-                        source: Some("/other".to_owned()),
-                        kind: Some("a.b".to_owned()),
-                        ..Envelope::default()
-                    };
-                    match inbox.accept(&other, vec![Ok(envelope)]).await {
-                        Ok(_) | Err(inbox::Error::Busy(_)) => tokio::task::yield_now().await,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            })
-        })
-        .collect();
+    let flood = host.flood(&other, &enough);
     let mut options = Running::options(&queue, &tenant);
     options.batch = 100;
     let mut source = Running::start(&host, options);

@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
-use bytes::Bytes;
 
 use crate::Result;
 use crate::assemble::beyond;
 use crate::postgres::Postgres;
 use crate::postgres::text::plain;
 use crate::row::Columns;
+use crate::row::versioned;
 use crate::state::State;
 use crate::state::Versioned;
 
@@ -19,10 +19,7 @@ impl State for Postgres {
     async fn state(&self, tenant: TenantId, plugin: PluginId, key: &str) -> Result<Option<Versioned>> {
         let sql = "SELECT * FROM read_state($1, $2, $3)";
         let rows = self.call(sql, |args| _ = args.int(tenant.0).int(plugin.0).text(key)).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let mut columns = Columns::new(row);
-        let value = Bytes::from(columns.blob()?);
-        Ok(Some(Versioned { value, version: columns.int()?, expires: columns.time_opt()? }))
+        rows.first().map(versioned).transpose()
     }
 
     async fn state_keys(

@@ -2,22 +2,19 @@
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
-use bulkhead_domain::event::Event;
-use bulkhead_domain::event::Lineage;
-use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
-use bytes::Bytes;
-use sqlx::postgres::PgRow;
 
 use crate::Result;
 use crate::assemble::Incoming;
-use crate::log::NewEvent;
+use crate::assemble::lanes;
 use crate::postgres::Postgres;
 use crate::postgres::appends::bind_events;
 use crate::postgres::session::ANSWER;
 use crate::postgres::session::Session;
 use crate::postgres::text::Args;
 use crate::row::Columns;
+use crate::row::fired;
+use crate::row::timer_view;
 use crate::timers::Fired;
 use crate::timers::TimerView;
 use crate::timers::Timers;
@@ -37,7 +34,7 @@ impl Timers for Postgres {
         let mut args = Args::default();
         args.int(now.0).int(i64::from(limit));
         let rows = session.fetch(sql, args).await?;
-        let events: Vec<Incoming> = rows.iter().map(|row| incoming(row, now)).collect::<Result<_>>()?;
+        let events: Vec<Incoming> = rows.iter().map(|row| fired(row, now)).collect::<Result<_>>()?;
         let mut by_key = std::collections::HashSet::new();
         let once: Vec<&Incoming> = events.iter().filter(|event| by_key.insert((event.new.tenant, event.key))).collect();
         let mut args = Args::default();
@@ -48,23 +45,14 @@ impl Timers for Postgres {
                                               $18)";
         session.fetch(sql, args).await?;
         session.commit().await?;
-        let mut woken: Vec<(TenantId, Shard)> =
-            events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
-        woken.sort_unstable();
-        woken.dedup();
+        let woken = lanes(&events);
         Ok(Fired { count: events.len() as u64, woken, next_due: self.next_timer().await? })
     }
 
     async fn timers(&self, tenant: TenantId, limit: u32) -> Result<Vec<TimerView>> {
         let sql = "SELECT id, name, due, kind FROM timers WHERE tenant = $1 ORDER BY due, id LIMIT $2";
         let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(i64::from(limit))).await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::new(row);
-                let (id, name) = (columns.text()?, columns.text_opt()?);
-                Ok(TimerView { id, name, due: columns.time()?, kind: columns.text()? })
-            })
-            .collect()
+        rows.iter().map(timer_view).collect()
     }
 }
 
@@ -73,24 +61,4 @@ impl Postgres {
         let rows = self.call("SELECT next_timer()", |_| {}).await?;
         rows.first().map_or(Ok(None), |row| Columns::new(row).time_opt())
     }
-}
-
-fn incoming(row: &PgRow, now: Timestamp) -> Result<Incoming> {
-    let mut columns = Columns::new(row);
-    let (tenant, id, shard) = (TenantId(columns.int()?), columns.text()?, columns.shard()?);
-    let lineage = Lineage { hops: columns.narrow()?, budget: columns.narrow()? };
-    let event = Event {
-        id,
-        source: columns.text()?,
-        kind: columns.text()?,
-        subject: columns.text_opt()?,
-        time: columns.time()?,
-        key: columns.text_opt()?,
-        correlation: columns.text()?,
-        causation: columns.text_opt()?,
-        content_type: columns.text()?,
-        attributes: columns.list()?,
-        data: Bytes::from(columns.blob()?),
-    };
-    Ok(Incoming::new(NewEvent { tenant, shard, recorded: now, lineage, event }))
 }

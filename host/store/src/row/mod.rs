@@ -14,6 +14,7 @@ use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::EventKey;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
+use bulkhead_domain::id::TenantId;
 use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::ValueRef as _;
@@ -22,6 +23,10 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::Error;
 use crate::Result;
+use crate::assemble::Incoming;
+use crate::log::NewEvent;
+use crate::state::Versioned;
+use crate::timers::TimerView;
 use crate::usage::UsageLine;
 use crate::work::RunRecord;
 use crate::work::RunState;
@@ -260,6 +265,41 @@ pub(crate) const fn waiting_number(waiting: Waiting) -> (i64, Option<i64>) {
         Waiting::Held => (HELD, None),
         Waiting::Parked => (PARKED, None),
     }
+}
+
+/// A timer's tenant, id, shard and event, as the event that it becomes now.
+pub(crate) fn fired<'r>(row: impl Into<AnyRow<'r>>, now: Timestamp) -> Result<Incoming> {
+    let mut columns = Columns::new(row);
+    let (tenant, id, shard) = (TenantId(columns.int()?), columns.text()?, columns.shard()?);
+    let lineage = Lineage { hops: columns.narrow()?, budget: columns.narrow()? };
+    let event = Event {
+        id,
+        source: columns.text()?,
+        kind: columns.text()?,
+        subject: columns.text_opt()?,
+        time: columns.time()?,
+        key: columns.text_opt()?,
+        correlation: columns.text()?,
+        causation: columns.text_opt()?,
+        content_type: columns.text()?,
+        attributes: columns.list()?,
+        data: Bytes::from(columns.blob()?),
+    };
+    Ok(Incoming::new(NewEvent { tenant, shard, recorded: now, lineage, event }))
+}
+
+/// A timer's id, name, time and kind of event.
+pub(crate) fn timer_view<'r>(row: impl Into<AnyRow<'r>>) -> Result<TimerView> {
+    let mut columns = Columns::new(row);
+    let (id, name) = (columns.text()?, columns.text_opt()?);
+    Ok(TimerView { id, name, due: columns.time()?, kind: columns.text()? })
+}
+
+/// A value of state, its version, and when it expires.
+pub(crate) fn versioned<'r>(row: impl Into<AnyRow<'r>>) -> Result<Versioned> {
+    let mut columns = Columns::new(row);
+    let value = Bytes::from(columns.blob()?);
+    Ok(Versioned { value, version: columns.int()?, expires: columns.time_opt()? })
 }
 
 pub(crate) fn unfinished(columns: &mut Columns<'_>) -> Result<Unfinished> {

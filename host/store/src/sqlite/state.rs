@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
-use bytes::Bytes;
 use sqlx::SqliteConnection;
 
 use crate::Result;
 use crate::assemble::beyond;
+use crate::row::versioned;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row::Columns;
@@ -24,10 +24,7 @@ impl State for Sqlite {
     async fn state(&self, tenant: TenantId, plugin: PluginId, key: &str) -> Result<Option<Versioned>> {
         let sql = "SELECT value, version, expires FROM state WHERE tenant = ? AND plugin = ? AND key = ?";
         let rows = self.read(sql, |args| _ = args.int(tenant.0).int(plugin.0).text(key)).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let mut columns = Columns::new(row);
-        let value = Bytes::from(columns.blob()?);
-        Ok(Some(Versioned { value, version: columns.int()?, expires: columns.time_opt()? }))
+        rows.first().map(versioned).transpose()
     }
 
     async fn state_keys(

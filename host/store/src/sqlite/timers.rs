@@ -2,16 +2,13 @@
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
-use bulkhead_domain::event::Event;
-use bulkhead_domain::event::Lineage;
-use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
-use bytes::Bytes;
-use sqlx::sqlite::SqliteRow;
 
 use crate::Result;
 use crate::assemble::Incoming;
-use crate::log::NewEvent;
+use crate::assemble::lanes;
+use crate::row::fired;
+use crate::row::timer_view;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row::Columns;
@@ -39,13 +36,7 @@ impl Timers for Sqlite {
     async fn timers(&self, tenant: TenantId, limit: u32) -> Result<Vec<TimerView>> {
         let sql = "SELECT id, name, due, kind FROM timers WHERE tenant = ? ORDER BY due, id LIMIT ?";
         let rows = self.read(sql, |args| _ = args.int(tenant.0).int(i64::from(limit))).await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::new(row);
-                let (id, name) = (columns.text()?, columns.text_opt()?);
-                Ok(TimerView { id, name, due: columns.time()?, kind: columns.text()? })
-            })
-            .collect()
+        rows.iter().map(timer_view).collect()
     }
 }
 
@@ -55,37 +46,14 @@ fn fire<'a>(tx: &'a mut Transaction<'_>, (now, limit): &'a (Timestamp, u32)) -> 
         let sql = "SELECT tenant, id, shard, hops, budget, source, kind, subject, time, key, correlation, causation,
                    content_type, attributes, data FROM timers WHERE due <= ? ORDER BY due, tenant, id LIMIT ?";
         let rows = tx.fetch(sql, |args| _ = args.int(now.0).int(i64::from(*limit))).await?;
-        let events: Vec<Incoming> = rows.iter().map(|row| incoming(row, *now)).collect::<Result<_>>()?;
+        let events: Vec<Incoming> = rows.iter().map(|row| fired(row, *now)).collect::<Result<_>>()?;
         let bind = |event: &Incoming, args: &mut Args| _ = args.int(event.new.tenant.0).text(&event.new.event.id);
         GONE.execute(tx.conn, &events, bind).await.map_err(fault::outward)?;
         let rows = tx.fetch("SELECT min(due) FROM timers", |_| {}).await?;
         let next_due = rows.first().map(|row| Columns::new(row).time_opt()).transpose()?.flatten();
         let count = events.len() as u64;
-        let mut woken: Vec<(TenantId, Shard)> =
-            events.iter().map(|event| (event.new.tenant, event.new.shard)).collect();
-        woken.sort_unstable();
-        woken.dedup();
+        let woken = lanes(&events);
         append_within(tx, events).await?;
         Ok(Fired { count, woken, next_due })
     })
-}
-
-fn incoming(row: &SqliteRow, now: Timestamp) -> Result<Incoming> {
-    let mut columns = Columns::new(row);
-    let (tenant, id, shard) = (TenantId(columns.int()?), columns.text()?, columns.shard()?);
-    let lineage = Lineage { hops: columns.narrow()?, budget: columns.narrow()? };
-    let event = Event {
-        id,
-        source: columns.text()?,
-        kind: columns.text()?,
-        subject: columns.text_opt()?,
-        time: columns.time()?,
-        key: columns.text_opt()?,
-        correlation: columns.text()?,
-        causation: columns.text_opt()?,
-        content_type: columns.text()?,
-        attributes: columns.list()?,
-        data: Bytes::from(columns.blob()?),
-    };
-    Ok(Incoming::new(NewEvent { tenant, shard, recorded: now, lineage, event }))
 }
