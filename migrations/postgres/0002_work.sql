@@ -694,10 +694,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
     ) SELECT * FROM gone ORDER BY due, tenant, id
 $$;
 
--- When the next timer is due.
-CREATE FUNCTION next_timer() RETURNS BIGINT
+-- When the next timer is due, of those due after `beyond`.
+CREATE FUNCTION next_timer(beyond BIGINT) RETURNS BIGINT
 LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
-    SELECT due FROM timers ORDER BY due LIMIT 1
+    SELECT due FROM timers WHERE due > beyond ORDER BY due LIMIT 1
 $$;
 
 -- Adds emitted events of any tenants within a transaction of the store's own verbs: those of timers.

@@ -23,7 +23,7 @@ use crate::timers::Timers;
 impl Timers for Postgres {
     async fn host_fire_timers(&self, now: Timestamp, limit: u32) -> Result<Fired> {
         // Most looks find nothing, and need no transaction.
-        let next_due = self.next_timer().await?;
+        let next_due = self.next_timer(Timestamp(i64::MIN)).await?;
         if next_due.is_none_or(|due| due > now) {
             return Ok(Fired { next_due, ..Fired::default() });
         }
@@ -46,7 +46,9 @@ impl Timers for Postgres {
         session.fetch(sql, args).await?;
         session.commit().await?;
         let woken = lanes(&events);
-        Ok(Fired { count: events.len() as u64, woken, next_due: self.next_timer().await? })
+        // If there were fewer than it would take, all that is due is fired, here or by another node at this moment.
+        let beyond = if events.len() < limit as usize { now } else { Timestamp(i64::MIN) };
+        Ok(Fired { count: events.len() as u64, woken, next_due: self.next_timer(beyond).await? })
     }
 
     async fn timers(&self, tenant: TenantId, limit: u32) -> Result<Vec<TimerView>> {
@@ -57,8 +59,8 @@ impl Timers for Postgres {
 }
 
 impl Postgres {
-    async fn next_timer(&self) -> Result<Option<Timestamp>> {
-        let rows = self.call("SELECT next_timer()", |_| {}).await?;
+    async fn next_timer(&self, beyond: Timestamp) -> Result<Option<Timestamp>> {
+        let rows = self.call("SELECT next_timer($1)", |args| _ = args.int(beyond.0)).await?;
         rows.first().map_or(Ok(None), |row| Columns::new(row).time_opt())
     }
 }
