@@ -1,6 +1,8 @@
 //! Effects: what a run wants to happen, held back until the run commits.
 
 use bytes::Bytes;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::event::Draft;
@@ -10,7 +12,7 @@ use crate::id::PluginId;
 /// From what the ids of a run's effects at one step are derived.
 ///
 /// The same attempt on another node, or the same run after a crash, derives the same ids: receivers dedupe by them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectSeed([u8; 32]);
 
 impl EffectSeed {
@@ -26,6 +28,18 @@ impl EffectSeed {
         hasher.update(&(step as u64).to_le_bytes());
         hasher.update(&(item as u64).to_le_bytes());
         Self(*hasher.finalize().as_bytes())
+    }
+
+    /// A seed that was written down, for running the same attempt again.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The seed itself. Whoever has it can tell the ids and random bytes of the run.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// The id of the `ordinal`-th effect (counted from 0, all kinds together).
@@ -49,7 +63,8 @@ impl EffectSeed {
 }
 
 /// One thing that a run wants to happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "lowercase")]
 pub enum Effect {
     /// A write to the plugin's state.
     State(StateWrite),
@@ -75,7 +90,8 @@ pub enum Effect {
     },
     /// Takes a timer back, by name or id.
     Cancel {
-        /// The plugin whose timer it is.
+        /// The plugin whose timer it is. Not written out: the number is the store's own.
+        #[serde(skip)]
         plugin: PluginId,
         /// Its name or id.
         timer: String,
@@ -83,20 +99,22 @@ pub enum Effect {
 }
 
 /// A write to one key of a plugin's state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateWrite {
-    /// Whose state.
+    /// Whose state. Not written out: the number is the store's own.
+    #[serde(skip)]
     pub plugin: PluginId,
     /// The key.
     pub key: String,
     /// The new value; none deletes.
+    #[serde(with = "crate::blob::option")]
     pub value: Option<Bytes>,
     /// When the value ceases to be; none is never.
     pub expires: Option<Timestamp>,
 }
 
 /// A body on its way to a sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// By which the receiver can dedupe.
     pub id: String,
@@ -105,13 +123,14 @@ pub struct Delivery {
     /// Media type of `body`.
     pub content_type: String,
     /// What is sent.
+    #[serde(with = "crate::blob")]
     pub body: Bytes,
     /// Further attributes; webhooks send them as headers.
     pub attributes: Vec<(String, String)>,
 }
 
 /// How loud a log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Finest.
@@ -127,7 +146,7 @@ pub enum Level {
 }
 
 /// A line that a plugin wrote.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// How loud.
     pub level: Level,

@@ -1,6 +1,8 @@
 //! Events: what a publisher hands in, and what the log holds.
 
 use bytes::Bytes;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::id::EventKey;
@@ -8,7 +10,7 @@ use crate::id::Position;
 use crate::id::Shard;
 
 /// A CloudEvents 1.0 event, checked and stamped; immutable from here on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// The publisher's id, unique within its source.
     pub id: String,
@@ -29,6 +31,7 @@ pub struct Event {
     /// Media type of `data`; `application/json` unless the publisher said otherwise.
     pub content_type: String,
     /// The payload, byte for byte as it came.
+    #[serde(with = "crate::blob")]
     pub data: Bytes,
     /// Every other attribute (CloudEvents extensions), names in lower case, sorted by name.
     pub attributes: Vec<(String, String)>,
@@ -130,7 +133,7 @@ pub struct Logged {
 }
 
 /// An event to be: what a plugin emits or passes on. The host adds identity and causation.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Draft {
     /// Its type.
     pub kind: String,
@@ -141,6 +144,7 @@ pub struct Draft {
     /// Media type of `data`.
     pub content_type: String,
     /// The payload.
+    #[serde(with = "crate::blob")]
     pub data: Bytes,
     /// Further attributes.
     pub attributes: Vec<(String, String)>,

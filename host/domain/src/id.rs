@@ -13,7 +13,7 @@ use serde::Serialize;
 pub struct TenantId(pub i64);
 
 /// A plugin of one tenant. The number is the store's; a plugin keeps it over all its versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct PluginId(pub i64);
 
 /// Where an event stands in the log. Grows within a shard; never shown outside as a number.

@@ -20,6 +20,7 @@ pub enum InstancePolicy {
 
 /// What one invocation may use. Made from the operator's ceiling and what the manifest asks for: see [`Limits::within`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Instructions, as wasmtime counts them. The deterministic limit, and the bill.
     pub fuel: u64,

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::policy::retry::Retry;
 
 /// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
 pub enum Outcome {
     /// It did what it should.
     Done,
@@ -19,13 +20,14 @@ pub enum Outcome {
 }
 
 /// Why an attempt failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// For machines: `plugin:reject`, `trap:unreachable`, `limit:fuel`, `rule:missing` …
     pub code: String,
     /// For people.
     pub reason: String,
     /// Not before this much time has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Duration>,
 }
 
