@@ -55,7 +55,22 @@ pub fn scheduler(name: Option<&str>, after_ms: u64) -> Result<(Vec<u8>, String)>
 
 /// A handler that computes until it is stopped.
 pub fn burner() -> Result<Vec<u8>> {
-    component(
+    handler("(loop $on (br $on))")
+}
+
+/// A handler that does nothing.
+pub fn idler() -> Result<Vec<u8>> {
+    handler("")
+}
+
+/// A handler that traps.
+pub fn trapper() -> Result<Vec<u8>> {
+    handler("unreachable")
+}
+
+/// A handler whose core function has this body and then answers that all is well.
+fn handler(body: &str) -> Result<Vec<u8>> {
+    component(&format!(
         r#"(module
             (memory (export "memory") 1)
             (global $next (mut i32) (i32.const 4096))
@@ -68,11 +83,12 @@ pub fn burner() -> Result<Vec<u8>> {
                     (then (drop (memory.grow (i32.const 16)))))
                 (local.get $at))
             (func (export "bulkhead:plugin/handler@0.1.0#handle") (param $event i32) (result i32)
-                (loop $on (br $on))
+                {body}
                 (i32.const 16))
-            (func (export "cabi_post_bulkhead:plugin/handler@0.1.0#handle") (param $answer i32))
-        )"#,
-    )
+            (func (export "cabi_post_bulkhead:plugin/handler@0.1.0#handle") (param $answer i32)
+                (global.set $next (i32.const 4096)))
+        )"#
+    ))
 }
 
 /// A component of the contract's handler world around a core module.

@@ -364,8 +364,16 @@ impl Client {
 
     /// Uploads a component under a name and makes it active.
     pub async fn push_as(&self, name: &str, wasm: Vec<u8>, manifest: Option<String>) -> Result<Value> {
-        let path = format!("/v1/plugins/{name}?activate=true");
-        let request = self.request(Method::PUT, &path);
+        self.upload(&format!("/v1/plugins/{name}?activate=true"), wasm, manifest).await
+    }
+
+    /// Uploads a component under a name; the active version stays what it is.
+    pub async fn store_as(&self, name: &str, wasm: Vec<u8>, manifest: Option<String>) -> Result<Value> {
+        self.upload(&format!("/v1/plugins/{name}"), wasm, manifest).await
+    }
+
+    async fn upload(&self, path: &str, wasm: Vec<u8>, manifest: Option<String>) -> Result<Value> {
+        let request = self.request(Method::PUT, path);
         let request = match manifest {
             None => request.header("content-type", "application/wasm").body(wasm),
             Some(manifest) => {
@@ -393,7 +401,7 @@ impl Client {
         let status = answer.status().as_u16();
         let body: Value = answer.json().await?;
         if !matches!(status, 200 | 201) {
-            bail!("push {name}: {status}: {body}");
+            bail!("PUT {path}: {status}: {body}");
         }
         Ok(body)
     }

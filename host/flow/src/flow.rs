@@ -28,6 +28,7 @@ use crate::inbox::Inbox;
 use crate::keeper;
 use crate::keeper::Keeper;
 use crate::live::Live;
+use crate::preview::Previewer;
 use crate::quota::Limiter;
 use crate::quota::Shared;
 use crate::shards::Fences;
@@ -89,6 +90,8 @@ pub struct Flow {
     pub limiter: Limiter,
     /// The cache of tenants' settings.
     pub directory: Arc<Directory>,
+    /// Tries versions of plugins on past events.
+    pub previewer: Previewer,
     /// Which shards are this node's.
     pub fences: Arc<Fences>,
     /// Ended as soon as a service ended without being asked to: the process should end, too, and start anew.
@@ -114,6 +117,12 @@ impl Flow {
         let directory = Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling));
         let outbox: Arc<dyn Deliveries> = Arc::<dyn bulkhead_store::Backend>::clone(&store);
         let sinks: Arc<dyn SinkDirectory> = Arc::<Directory>::clone(&directory);
+        let previewer = Previewer {
+            store: Arc::clone(&store),
+            sandbox: sandbox.clone(),
+            directory: Arc::clone(&directory),
+            effect_secret,
+        };
         let delivering = Deliver::new(options.deliver, outbox, sinks, outlets, Arc::clone(&clock), Arc::clone(&fences));
         let deliver = delivering.handle();
         let dispatching = Arc::new(Dispatch::new(
@@ -174,6 +183,7 @@ impl Flow {
             live,
             limiter,
             directory,
+            previewer,
             fences,
             broken,
             store,

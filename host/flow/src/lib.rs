@@ -5,7 +5,7 @@
 //! as rows of the store, and the store is the authority on everything; what is kept in memory here (tenant views, the
 //! state cache, the ready queue) can be lost at any moment.
 //!
-//! Reading order: [`inbox`], [`tenants`], [`schedule`], [`quota`], [`dispatch`], [`deliver`], [`keeper`], [`live`].
+//! Reading order: [`inbox`], [`tenants`], [`schedule`], [`quota`], [`dispatch`], [`deliver`], [`keeper`], [`live`], [`preview`].
 
 pub mod bus;
 pub mod deliver;
@@ -16,6 +16,7 @@ pub mod inbox;
 pub mod keeper;
 pub mod link;
 pub mod live;
+pub mod preview;
 pub mod quota;
 pub mod schedule;
 pub mod shards;

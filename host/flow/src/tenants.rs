@@ -118,6 +118,34 @@ impl Directory {
         self.view_at(tenant, row.settings).await
     }
 
+    /// A view of the tenant as it is now, with another version of one plugin than the active one; with none, as if it had
+    /// none. None if there is no such version. Kept by nobody.
+    pub async fn view_with(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        version: Option<u32>,
+    ) -> bulkhead_store::Result<Option<TenantView>> {
+        let mut snapshot = self.store.snapshot(tenant).await?;
+        let found = match version {
+            None => None,
+            Some(number) => {
+                let plugin = self.store.plugin(tenant, name).await?;
+                let versions = plugin.map(|(_, versions)| versions).unwrap_or_default();
+                let Some(version) = versions.into_iter().find(|version| version.number == number) else {
+                    return Ok(None);
+                };
+                Some(version)
+            }
+        };
+        for (plugin, active) in &mut snapshot.plugins {
+            if plugin.name == name {
+                active.clone_from(&found);
+            }
+        }
+        Ok(Some(self.build(snapshot)))
+    }
+
     /// Forgets a view; the next caller loads it anew.
     pub async fn invalidate(&self, tenant: TenantId) {
         self.views.invalidate(&tenant).await;

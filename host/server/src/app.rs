@@ -165,6 +165,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         outlets,
         sandbox,
         installer: installer.clone(),
+        previewer: flow.previewer.clone(),
         limits: config.limits.api.clone(),
         metrics,
         places: Places::new(config.limits.api.requests),

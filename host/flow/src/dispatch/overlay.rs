@@ -94,6 +94,11 @@ impl Overlay {
         self.lock().run.clear();
     }
 
+    /// What the present run wrote, if nothing is to come of it.
+    pub fn take_run(&self) -> Vec<StateWrite> {
+        std::mem::take(&mut self.lock().run).into_values().collect()
+    }
+
     /// What the batch read and wrote. Leaves nothing.
     pub fn take(&self) -> (Vec<StateRead>, Vec<StateWrite>) {
         let layers = std::mem::take(&mut *self.lock());

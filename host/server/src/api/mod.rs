@@ -25,6 +25,7 @@ pub mod page;
 pub mod parked;
 pub mod places;
 pub mod plugins;
+mod preview;
 pub mod problem;
 pub mod quota;
 pub mod rules;
@@ -59,6 +60,7 @@ pub fn router(api: Api) -> Router {
         .merge(deliveries::routes())
         .merge(rules::routes())
         .merge(plugins::routes())
+        .merge(preview::routes())
         .merge(state_view::routes())
         .merge(sinks::routes())
         .merge(secrets::routes())

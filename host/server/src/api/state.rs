@@ -16,6 +16,7 @@ use bulkhead_flow::deliver;
 use bulkhead_flow::dispatch;
 use bulkhead_flow::inbox::Inbox;
 use bulkhead_flow::live::Live;
+use bulkhead_flow::preview::Previewer;
 use bulkhead_flow::quota::Limiter;
 use bulkhead_flow::sink::Outlets;
 use bulkhead_flow::source::Supervisor;
@@ -75,13 +76,15 @@ pub struct State {
     pub sandbox: Sandbox,
     /// Takes plugins in.
     pub installer: Installer,
+    /// Tries versions of plugins on past events.
+    pub previewer: Previewer,
     /// Limits.
     pub limits: ApiLimits,
     /// What is measured.
     pub metrics: PrometheusHandle,
     /// Places for tenants' requests that are in work.
     pub places: Places,
-    /// Places for trying rules on past events.
+    /// Places for trying rules and plugins on past events.
     pub trials: Trials,
     /// Live streams that are open, by tenant.
     pub streams: Streams,

@@ -148,6 +148,7 @@ impl Host {
             outlets,
             sandbox,
             installer,
+            previewer: flow.previewer.clone(),
             limits: ApiLimits { upload_bytes: 1 << 20, document_bytes: 1 << 20, streams: 2, requests: 64 },
             metrics,
             places: Places::new(64),

@@ -3,6 +3,7 @@
 //! Reading order: the tree of commands here, then `push` (upload) and `inside` (settings, state, logs).
 
 mod inside;
+mod preview;
 mod push;
 
 use clap::Args;
@@ -85,6 +86,8 @@ enum Action {
         /// The version's number, as `show` lists it
         version: u32,
     },
+    /// Try a version on past events beside the active one; nothing is applied
+    Preview(preview::Preview),
     /// Go back to the version that was active before
     Rollback {
         /// Its name
@@ -139,6 +142,7 @@ impl Plugin {
                 let (name, _) = post(name, "activate", json!({"version": version})).await?;
                 screen::line(&format!("plugin {name}: version {version} is active"))
             }
+            Action::Preview(preview) => preview.run(&client).await,
             Action::Rollback { name } => {
                 let (name, answer) = post(name, "rollback", json!({})).await?;
                 let version = value::text(answer.get("active").or(answer.get("version")).unwrap_or(&Value::Null));

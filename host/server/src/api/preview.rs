@@ -1,0 +1,109 @@
+//! Previews: a version of a plugin on the tenant's past events, beside the active one, with nothing applied.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use bulkhead_flow::preview;
+use bulkhead_flow::preview::LOOKED_AT_MAX;
+use bulkhead_flow::preview::Range;
+use bulkhead_flow::preview::Report;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::code::Code;
+use crate::api::extract::Body;
+use crate::api::extract::Caller;
+use crate::api::extract::Path;
+use crate::api::extract::Plugins;
+use crate::api::problem::Problem;
+use crate::api::problem::Result;
+use crate::api::state::Api;
+use crate::api::time;
+
+/// Events that a preview takes unless it is told otherwise, and at most: a thousand runs of two versions of an ordinary
+/// plugin take about a second.
+const LAST: usize = 100;
+const LAST_MAX: usize = 1_000;
+/// How long a preview may compute.
+const COMPUTING: Duration = Duration::from_secs(20);
+
+/// The route.
+pub fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(preview_version))
+}
+
+/// What to preview.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = PluginPreview)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The version to try.
+    version: u32,
+    /// The version to compare it with; the active one if it is left out.
+    #[serde(default)]
+    against: Option<u32>,
+    /// Events to try it on, from 1 to 1,000: the newest that reach the plugin; 100 if it is left out.
+    #[serde(default)]
+    last: Option<usize>,
+    /// Only events recorded at or after this time.
+    #[serde(default)]
+    since: Option<String>,
+    /// Only events recorded before this time.
+    #[serde(default)]
+    until: Option<String>,
+}
+
+/// Runs a version over past events beside the active one: same inputs, state and randomness, nothing applied. The report
+/// counts runs that end the same, changed, with fewer effects, with a new failure, or mended, and shows some of each.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/preview", tag = "plugins", summary = "Preview a version", request_body = Asked,
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses(
+        (status = 200, description = "How it did", body = Object),
+        (status = 404, description = "No such plugin or version"),
+        (status = 503, description = "Another preview is under way")
+    )
+)]
+async fn preview_version(
+    State(api): State<Api>,
+    caller: Caller<Plugins>,
+    Path(name): Path<String>,
+    Body(asked): Body<Asked>,
+) -> Result<Json<Report>> {
+    let range = asked.range()?;
+    let found = api.store.plugin(caller.id(), &name).await?;
+    let (plugin, _) = found.ok_or_else(|| Problem::not_found("plugin", &name))?;
+    let against = asked.against.or(plugin.active);
+    let trial =
+        api.trials.begin(caller.id()).await.ok_or_else(|| {
+            Problem::new(Code::Busy, "another preview is under way").retry_after(Duration::from_secs(5))
+        })?;
+    let prepared = api.previewer.prepare(caller.id(), &name, against, asked.version, range).await;
+    let prepared = prepared.map_err(|error| match error {
+        preview::Error::NoVersion(number) => Problem::not_found("version", &number.to_string()),
+        preview::Error::Store(error) => error.into(),
+    })?;
+    // Guests block the thread that they run on.
+    let report = tokio::task::spawn_blocking(move || {
+        let _trial = trial;
+        prepared.go(Instant::now() + COMPUTING)
+    });
+    Ok(Json(report.await.map_err(|error| Problem::internal(&error))?))
+}
+
+impl Asked {
+    fn range(&self) -> Result<Range> {
+        let last = self.last.unwrap_or(LAST);
+        if !(1..=LAST_MAX).contains(&last) {
+            let detail = format!("`last` is {last}; it must be from 1 to {LAST_MAX}");
+            let hint = format!("the newest {LOOKED_AT_MAX} events are searched for events that reach the plugin");
+            return Err(Problem::new(Code::FieldInvalid, detail).hint(hint));
+        }
+        let read = |name: &str, text: &Option<String>| text.as_deref().map(|text| time::parse(name, text)).transpose();
+        Ok(Range { last, since: read("since", &self.since)?, until: read("until", &self.until)? })
+    }
+}

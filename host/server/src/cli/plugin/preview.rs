@@ -1,0 +1,203 @@
+//! `bulkhead plugin preview`: what a version would have done with the last events, before anybody lets it.
+
+use clap::Args;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::client::Client;
+use crate::cli::error::Error;
+use crate::cli::error::Result;
+use crate::cli::paint::Paint;
+use crate::cli::paint::clean;
+use crate::cli::screen;
+use crate::cli::screen::Output;
+use crate::cli::value;
+use crate::cli::value::at;
+use crate::cli::value::items;
+use crate::cli::value::number;
+
+/// The groups of a report, worst first, with what they mean.
+const GROUPS: &[(&str, &str)] = &[
+    ("new_failure", "fail, and did not before"),
+    ("fewer_effects", "do less than before"),
+    ("changed", "do something else than before"),
+    ("mended", "succeed, and failed before"),
+    ("same", "do the same as before"),
+];
+
+const EXAMPLES: &str = "Examples:
+  bulkhead plugin preview fraud-score                # the newest version beside the active one
+  bulkhead plugin preview fraud-score 4 --last 1000
+  bulkhead plugin preview fraud-score 4 --strict && bulkhead plugin activate fraud-score 4";
+
+/// What to preview.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Preview {
+    /// The plugin
+    name: String,
+    /// The version to try; the newest if it is left out
+    version: Option<u32>,
+    /// The version to compare it with; the active one if it is left out
+    #[arg(long, value_name = "VERSION")]
+    against: Option<u32>,
+    /// How many events to try it on: the newest that reach the plugin, at most 1,000
+    #[arg(long, default_value_t = 100, value_name = "EVENTS")]
+    last: u32,
+    /// Only events recorded at or after this time
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only events recorded before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Fail if any run fails that did not before
+    #[arg(long)]
+    strict: bool,
+    #[command(flatten)]
+    format: screen::Format,
+}
+
+impl Preview {
+    /// Does it.
+    pub async fn run(self, client: &Client) -> Result<()> {
+        let path = ["v1", "plugins", &self.name];
+        let version = match self.version {
+            Some(version) => json!(version),
+            None => {
+                let plugin = client.get(&path, &[]).await?;
+                let newest = plugin.pointer("/versions/0/version").cloned();
+                newest.ok_or_else(|| Error::failed(format!("plugin {} has no version", self.name)))?
+            }
+        };
+        let mut body = json!({ "version": version, "last": self.last });
+        for (field, value) in [
+            ("against", self.against.map(Value::from)),
+            ("since", self.since.map(Value::from)),
+            ("until", self.until.map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                body[field] = value;
+            }
+        }
+        let report = client.post(&[&path[..], &["preview"]].concat(), &body).await?;
+        match self.format.output {
+            Output::Json => screen::json(&report)?,
+            Output::Table => screen::line(text(&self.name, &report, Paint::stdout()).trim_end())?,
+        }
+        match number(&report, "/groups/new_failure/count") {
+            failures if failures > 0 && self.strict => Err(Error::failed(format!("{failures} runs fail anew"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The report as people read it.
+fn text(name: &str, report: &Value, paint: Paint) -> String {
+    let version = number(report, "/version");
+    let beside = match report["against"].as_u64() {
+        Some(against) => format!("version {version} beside version {against}"),
+        None => format!("version {version}, without one to compare it with"),
+    };
+    let count = |pointer: &str| value::count(number(report, pointer));
+    let (runs, events) = (number(report, "/runs"), number(report, "/events"));
+    let mut text = format!("{name}: {beside}, {} runs over {} events\n", count("/runs"), count("/events"));
+    if events == 0 {
+        let looked_at = count("/looked_at");
+        text += &format!("no event of the last {looked_at} reaches the plugin by the rules as they are now\n");
+        return text;
+    }
+    for (group, means) in GROUPS {
+        let found = number(report, &format!("/groups/{group}/count"));
+        if found == 0 {
+            continue;
+        }
+        let line = format!("{:>7}  {means}", value::count(found));
+        text += &match *group {
+            "new_failure" => paint.red(&line),
+            "same" => paint.green(&line),
+            _ => paint.yellow(&line),
+        };
+        text.push('\n');
+        for sample in items(report, &format!("/groups/{group}/samples")) {
+            text += &sampled(sample, paint);
+        }
+    }
+    if runs > 0 {
+        let pair = |pointer: &str, show: fn(u64) -> String| {
+            let at = |side: u8| number(report, &format!("{pointer}/{side}"));
+            format!("{} -> {}{}", show(at(0)), show(at(1)), change(at(0), at(1)))
+        };
+        text += &format!("fuel    p50 {}, p99 {}\n", pair("/fuel/p50", value::fuel), pair("/fuel/p99", value::fuel));
+        text += &format!(
+            "time    p50 {}, p99 {}\n",
+            pair("/micros/p50", value::micros),
+            pair("/micros/p99", value::micros)
+        );
+    }
+    if number(report, "/left_out") > 0 {
+        text += &format!("{} events were left out: the time was up\n", count("/left_out"));
+    }
+    text + "nothing was applied\n"
+}
+
+fn sampled(sample: &Value, paint: Paint) -> String {
+    let head = format!("event {} by rule {}", at(sample, "/event"), at(sample, "/rule"));
+    let mut text = format!("         {}\n", paint.dim(&clean(&head)));
+    for difference in items(sample, "/differences") {
+        for (sign, side) in [("-", "/before"), ("+", "/after")] {
+            let said = at(difference, side);
+            if !said.is_empty() {
+                text += &format!("           {sign} {}\n", clean(&said));
+            }
+        }
+    }
+    if number(sample, "/more") > 0 {
+        text += &format!("           and {} more\n", number(sample, "/more"));
+    }
+    for line in items(sample, "/logs") {
+        text += &format!("           log {} {}\n", at(line, "/level"), clean(&at(line, "/message")));
+    }
+    text
+}
+
+/// ` (+12 %)`; nothing if there is nothing to relate it to.
+fn change(before: u64, after: u64) -> String {
+    if before == 0 || before == after {
+        return String::new();
+    }
+    let percent = (i128::from(after) - i128::from(before)) * 100 / i128::from(before);
+    format!(" ({percent:+} %)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_reads_worst_first() {
+        let report = json!({
+            "against": 1, "version": 2, "looked_at": 12, "events": 3, "runs": 3, "left_out": 0,
+            "groups": {
+                "same": { "count": 2, "samples": [] },
+                "new_failure": { "count": 1, "samples": [{
+                    "event": "e-1", "rule": "r",
+                    "differences": [{ "before": "\"done\"", "after": "{\"failed\":\"trap:unreachable\"}" }],
+                    "fuel": [10, 20], "logs": [{ "level": "error", "message": "oh" }],
+                }]},
+            },
+            "fuel": { "p50": [100, 112], "p99": [200, 200] },
+            "micros": { "p50": [10, 10], "p99": [20, 10] },
+        });
+        let text = text("p", &report, Paint::plain());
+        let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} is missing in:\n{text}"));
+        assert!(place("fail, and did not before") < place("do the same as before"));
+        assert!(place("- \"done\"") < place("+ {\"failed\""));
+        assert!(text.contains("(+12 %)") && text.contains("(-50 %)") && text.contains("log error oh"));
+    }
+
+    #[test]
+    fn no_event_says_so() {
+        let report = json!({ "version": 2, "against": null, "looked_at": 500, "events": 0, "runs": 0 });
+        assert!(text("p", &report, Paint::plain()).contains("no event of the last 500 reaches the plugin"));
+    }
+}
