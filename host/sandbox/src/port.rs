@@ -20,6 +20,7 @@ use bulkhead_domain::policy::grants::Grants;
 use bulkhead_domain::policy::limits::InstancePolicy;
 use bulkhead_domain::policy::limits::Limits;
 use bulkhead_domain::policy::verdict::Outcome;
+use bulkhead_domain::recording::Read;
 use bytes::Bytes;
 use secrecy::SecretString;
 
@@ -65,6 +66,32 @@ pub struct Call<'a> {
     pub state: &'a Arc<dyn StateReader>,
     /// Set from outside to end it soon.
     pub cancelled: &'a Arc<AtomicBool>,
+    /// What is kept of it for a recording.
+    pub record: Record,
+}
+
+/// What is kept of a call, should somebody want a recording of it; see [`Session::record`](crate::Session::record).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Bytes of what it reads; 0 keeps nothing.
+    pub bytes: usize,
+    /// Makes an instance for it, whatever the policy says: what earlier calls left behind is in no recording, and would
+    /// make a re-execution use another amount of fuel.
+    pub fresh: bool,
+}
+
+impl Record {
+    /// Nobody wants a recording.
+    pub const NOTHING: Self = Self { bytes: 0, fresh: false };
+}
+
+/// What a call read, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// One by one.
+    pub list: Vec<Read>,
+    /// There were more than could be kept.
+    pub cut: bool,
 }
 
 /// Committed state, with what earlier runs of the batch wrote on top of it.
@@ -83,6 +110,11 @@ pub trait StateReader: Send + Sync {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, StateError>;
+
+    /// The version of what [`get`](Self::get) gave for a key; none if it has none. For recordings only.
+    fn version(&self, _plugin: PluginId, _key: &str) -> Option<i64> {
+        None
+    }
 }
 
 /// A value in the state of a plugin.
@@ -126,6 +158,8 @@ pub struct Attempt {
     pub host_calls: u32,
     /// Whether an instance was made for it.
     pub instantiated: bool,
+    /// What it read, as far as the call asked for it.
+    pub reads: Reads,
 }
 
 #[cfg(test)]

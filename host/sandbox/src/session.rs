@@ -14,6 +14,9 @@ use bulkhead_domain::event::Draft;
 use bulkhead_domain::policy::limits::InstancePolicy;
 use bulkhead_domain::policy::verdict::Failure;
 use bulkhead_domain::policy::verdict::Outcome;
+use bulkhead_domain::recording::Duty;
+use bulkhead_domain::recording::Place;
+use bulkhead_domain::recording::Recording;
 use wasmtime::Engine;
 use wasmtime::Store;
 use wasmtime::UpdateDeadline;
@@ -36,7 +39,9 @@ use crate::limits::crossing;
 use crate::plugin::Plugin;
 use crate::port::Attempt;
 use crate::port::Call;
+use crate::port::Reads;
 use crate::port::Setup;
+use crate::recorder;
 
 /// Calls that one instance serves: what leaks in a guest, leaks only for so long.
 const CALLS_MAX: u32 = 1_000;
@@ -61,13 +66,6 @@ struct Instance {
     transformer: Option<transformer::Guest>,
     calls: u32,
     born: Instant,
-}
-
-/// What is asked of the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Duty {
-    Handle,
-    Transform,
 }
 
 /// What the guest gave back.
@@ -99,9 +97,26 @@ impl Session {
         self.call(call, Duty::Transform)
     }
 
-    fn call(&mut self, call: &Call<'_>, duty: Duty) -> Attempt {
+    /// A recording of a call that this session has just made, with what came of it. Nothing that `rules` or a secret
+    /// forbids is in it.
+    #[must_use]
+    pub fn record(
+        &self,
+        call: &Call<'_>,
+        duty: Duty,
+        place: Place,
+        attempt: &Attempt,
+        rules: recorder::Rules<'_>,
+    ) -> Recording {
+        let made = recorder::Made { setup: &self.setup, digest: self.plugin.digest(), call, duty, place, attempt };
+        recorder::record(made, &self.redactor, rules)
+    }
+
+    /// Lets the plugin do what it is asked to.
+    pub fn call(&mut self, call: &Call<'_>, duty: Duty) -> Attempt {
         let started = Instant::now();
-        if self.setup.policy == InstancePolicy::Event
+        if call.record.fresh
+            || self.setup.policy == InstancePolicy::Event
             || self.instance.as_ref().is_some_and(|instance| instance.is_worn(started))
         {
             self.instance = None;
@@ -217,8 +232,9 @@ fn conclude(setup: &Setup, run: Option<Run>, returned: Result<Returned, Failure>
         memory: 0,
         host_calls: 0,
         instantiated: false,
+        reads: Reads::default(),
     };
-    let Some(Run { redactor, effects, state, mut log, usage, watch, .. }) = run else {
+    let Some(Run { redactor, effects, state, mut log, usage, watch, tape, .. }) = run else {
         attempt.outcome = Outcome::Failed(returned.err().unwrap_or_else(outcome::panicked));
         return attempt;
     };
@@ -240,6 +256,7 @@ fn conclude(setup: &Setup, run: Option<Run>, returned: Result<Returned, Failure>
         },
     };
     attempt.host_calls = watch.host_calls();
+    attempt.reads = tape.map(|tape| tape.take()).unwrap_or_default();
     attempt.usage = usage.into_counts();
     (attempt.logs, attempt.logs_dropped) = log.into_parts();
     attempt

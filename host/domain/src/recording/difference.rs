@@ -67,8 +67,8 @@ impl Difference {
     /// Compares all.
     #[must_use]
     pub fn of(before: &Ended, after: &Ended) -> Self {
-        let fuel = (before.fuel != after.fuel)
-            .then(|| Change { at: 0, before: Some(before.fuel), after: Some(after.fuel) });
+        let fuel =
+            (before.fuel != after.fuel).then(|| Change { at: 0, before: Some(before.fuel), after: Some(after.fuel) });
         Self { fuel, ..Self::of_results(before, after) }
     }
 

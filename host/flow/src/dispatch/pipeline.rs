@@ -23,6 +23,7 @@ use bulkhead_domain::rule::scope::Scope;
 use bulkhead_domain::rule::step::Action;
 use bulkhead_sandbox::Attempt;
 use bulkhead_sandbox::Call;
+use bulkhead_sandbox::Record;
 use bulkhead_sandbox::Session;
 use bulkhead_sandbox::StateReader;
 use bytes::Bytes;
@@ -248,6 +249,7 @@ impl<'a> Run<'a> {
             first_ordinal: 0,
             state: &state,
             cancelled: &shared.cancelled,
+            record: Record::NOTHING,
         };
         let attempt = invoke(session, &call);
         self.account(plugin, &attempt);

@@ -16,6 +16,7 @@ pub(crate) mod random;
 pub(crate) mod redact;
 pub(crate) mod run;
 pub(crate) mod state;
+pub(crate) mod tape;
 pub(crate) mod usage;
 
 use std::time::Duration;

@@ -5,13 +5,12 @@
 
 use std::borrow::Cow;
 
+use bulkhead_domain::recording::REDACTED;
+use memchr::memmem;
 use secrecy::ExposeSecret;
 use secrecy::SecretString;
 
 use crate::port::Setup;
-
-/// What stands in a secret's place.
-const REDACTED: &str = "[redacted]";
 
 /// Shorter values are not looked for: they are no secrets, and every text would have holes.
 const LENGTH_MIN: usize = 4;
@@ -38,10 +37,49 @@ impl Redactor {
                 needles.extend(value.lines().map(str::trim).filter(|line| line.len() >= LINE_MIN));
             }
         }
+        Self::of(needles)
+    }
+
+    fn of(mut needles: Vec<&str>) -> Self {
         // The longest first: a secret that contains another is taken out whole.
         needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         needles.dedup();
         Self { needles: needles.into_iter().map(|needle| SecretString::from(needle.to_owned())).collect() }
+    }
+
+    /// The same with further texts; and all of them also as they are written within JSON.
+    pub(crate) fn with(&self, more: &[String]) -> Self {
+        let all = self.needles.iter().map(ExposeSecret::expose_secret);
+        let mut needles: Vec<String> = all
+            .chain(more.iter().map(String::as_str))
+            .filter(|needle| needle.len() >= LENGTH_MIN)
+            .map(str::to_owned)
+            .collect();
+        let quoted = |needle: &String| serde_json::Value::from(needle.as_str()).to_string();
+        let escaped: Vec<String> = needles.iter().map(quoted).map(|text| text[1..text.len() - 1].to_owned()).collect();
+        needles.extend(escaped);
+        Self::of(needles.iter().map(String::as_str).collect())
+    }
+
+    /// `bytes` without the secrets; none if there is none in it.
+    pub(crate) fn redact_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut without: Option<Vec<u8>> = None;
+        for needle in &self.needles {
+            let needle = needle.expose_secret().as_bytes();
+            let present: &[u8] = without.as_deref().unwrap_or(bytes);
+            let mut rest = 0;
+            let mut parts = Vec::new();
+            for at in memmem::find_iter(present, needle) {
+                parts.extend_from_slice(&present[rest..at]);
+                parts.extend_from_slice(REDACTED.as_bytes());
+                rest = at + needle.len();
+            }
+            if rest > 0 {
+                parts.extend_from_slice(&present[rest..]);
+                without = Some(parts);
+            }
+        }
+        without
     }
 
     /// `text` without the secrets.
@@ -112,6 +150,18 @@ mod tests {
     fn a_secret_of_several_lines_is_found_line_by_line() {
         let redactor = redactor(&["-----BEGIN KEY-----\nMIIBVgIBADANBgkqhkiG9w0B\n-----END KEY-----"]);
         assert_eq!(redactor.redact("line: MIIBVgIBADANBgkqhkiG9w0B"), "line: [redacted]");
+    }
+
+    #[test]
+    fn bytes_lose_secrets_also_as_json_writes_them() {
+        let redactor = redactor(&["a\"b\"c", "hunter2"]).with(&["ann@example.org".into(), "ab".into()]);
+        let redacted = |bytes: &[u8]| redactor.redact_bytes(bytes);
+        assert_eq!(redacted(b"\xffhunter2hunter2\xfe").as_deref(), Some(&b"\xff[redacted][redacted]\xfe"[..]));
+        assert_eq!(
+            redacted(br#"{"k":"a\"b\"c","to":"ann@example.org"}"#).as_deref(),
+            Some(&br#"{"k":"[redacted]","to":"[redacted]"}"#[..])
+        );
+        assert_eq!(redacted(b"ab"), None, "too short to be looked for");
     }
 
     #[test]

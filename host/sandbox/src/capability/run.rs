@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bulkhead_domain::effect::Effect;
 use bulkhead_domain::policy::limits::Limits;
+use bulkhead_domain::recording::Read;
 
 use super::Stop;
 use super::clock::Clock;
@@ -17,9 +18,11 @@ use super::log::Log;
 use super::random::Random;
 use super::redact::Redactor;
 use super::state::State;
+use super::tape::Tape;
 use super::usage::Usage;
 use crate::port::Call;
 use crate::port::Setup;
+use crate::port::StateReader;
 
 /// What one call may reach. Made anew for each call; nothing of it outlives the call.
 pub(crate) struct Run {
@@ -33,14 +36,21 @@ pub(crate) struct Run {
     pub random: Random,
     pub clock: Clock,
     pub watch: Watch,
+    /// What is read is kept here, if anything is to be kept.
+    pub tape: Option<Arc<Tape>>,
 }
 
 impl Run {
     pub(crate) fn begin(setup: &Arc<Setup>, redactor: &Arc<Redactor>, call: &Call<'_>, started: Instant) -> Self {
+        let tape = (call.record.bytes > 0).then(|| Arc::new(Tape::new(Arc::clone(call.state), call.record.bytes)));
+        let reader: Arc<dyn StateReader> = match &tape {
+            Some(tape) => Arc::<Tape>::clone(tape),
+            None => Arc::clone(call.state),
+        };
         Self {
             context: Context::new(call.rule, call.attempt, call.event.data.clone(), call.event.is_json()),
             effects: Effects::new(call.seed, call.first_ordinal, call.now),
-            state: State::new(setup.plugin, call.now, Arc::clone(call.state)),
+            state: State::new(setup.plugin, call.now, reader),
             log: Log::default(),
             usage: Usage::default(),
             random: Random::new(call.seed, call.attempt),
@@ -48,12 +58,20 @@ impl Run {
             watch: Watch::begin(&setup.limits, Arc::clone(call.cancelled), started),
             setup: Arc::clone(setup),
             redactor: Arc::clone(redactor),
+            tape,
         }
     }
 
     /// To be called at the entry of every host function.
     pub(crate) fn enter(&mut self) -> Result<(), Stop> {
         self.watch.count(self.setup.limits.host_calls)
+    }
+
+    /// Keeps something that was read, if anything is kept.
+    pub(crate) fn keep(&self, read: impl FnOnce() -> Read) {
+        if let Some(tape) = &self.tape {
+            tape.keep(read());
+        }
     }
 
     /// What it wants to happen, state writes last, and the ordinals taken.

@@ -23,6 +23,7 @@ use bulkhead_sandbox::Compiler;
 use bulkhead_sandbox::Held;
 use bulkhead_sandbox::Options;
 use bulkhead_sandbox::Plugin;
+use bulkhead_sandbox::Record;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_sandbox::Session;
 use bulkhead_sandbox::Setup;
@@ -139,6 +140,7 @@ impl Bench {
             first_ordinal: 0,
             state: &self.state,
             cancelled: &self.cancelled,
+            record: Record::NOTHING,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The sandbox against components that behave, and against those that do not.
 //!
-//! Guests are written here as text and made components on the spot, so that nothing but this crate is needed. The
-//! names in the comments (H01 …) are those of the threat catalogue.
+//! Guests are written here as text and made components on the spot, so that nothing but this crate is needed; only
+//! those of other languages are [`built`] beforehand. The names in the comments (H01 …) are those of the threat
+//! catalogue.
 
 mod abi;
 mod artefacts;
+mod built;
 mod cpu;
 mod determinism;
 mod grants;
@@ -12,5 +14,7 @@ mod guest;
 mod lab;
 mod lifecycle;
 mod memory;
+mod recorder;
+mod python;
 mod upload;
 mod wasi;

@@ -1,5 +1,7 @@
 //! `context`.
 
+use bulkhead_domain::recording::Read;
+
 use super::answer;
 use super::bindings::bulkhead::plugin::context::Host;
 use super::bindings::bulkhead::plugin::context::Invocation;
@@ -28,7 +30,11 @@ impl Host for Run {
 
     fn secret(&mut self, name: String) -> wasmtime::Result<Result<String, Refusal>> {
         self.enter()?;
-        answer(context::secret(&self.setup, &name))
+        let secret = context::secret(&self.setup, &name);
+        if secret.is_ok() {
+            self.keep(|| Read::Secret { name });
+        }
+        answer(secret)
     }
 
     fn field(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
