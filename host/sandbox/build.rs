@@ -9,6 +9,7 @@ fn main() {
     let lock = Path::new(&crate_dir).join("../../Cargo.lock");
     println!("cargo::rerun-if-changed={}", lock.display());
     println!("cargo::rerun-if-changed=../../wit/plugin.wit");
+    println!("cargo::rerun-if-changed=wit");
     let text = std::fs::read_to_string(&lock).expect("because the workspace keeps its lock file in the repository");
     let version = text
         .split("[[package]]")

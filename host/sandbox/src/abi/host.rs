@@ -3,18 +3,22 @@
 use crate::capability::run::Run;
 use crate::limits::Limiter;
 
+use super::handles::Handles;
+use super::portable::Cas;
 use super::wasi::Timers;
 
 /// The data of a store.
 pub(crate) struct Host {
     pub limiter: Limiter,
     pub timers: Timers,
+    /// Comparisons that the guest began in this call.
+    pub cas: Handles<Cas>,
     run: Option<Run>,
 }
 
 impl Host {
     pub(crate) fn new(limiter: Limiter) -> Self {
-        Self { limiter, timers: Timers::default(), run: None }
+        Self { limiter, timers: Timers::default(), cas: Handles::default(), run: None }
     }
 
     /// Hands the instance what it may reach in the call that begins.
@@ -24,6 +28,7 @@ impl Host {
 
     /// Takes it back when the call is over.
     pub(crate) fn end(&mut self) -> Option<Run> {
+        self.cas.clear();
         self.run.take()
     }
 

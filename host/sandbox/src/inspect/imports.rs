@@ -33,11 +33,23 @@ const WASI: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Drafts that will be other names for what the contract has.
-const NOT_YET: [(&str, &str); 3] = [
-    ("wasi:keyvalue/", "bulkhead:plugin/state"),
-    ("wasi:config/", "bulkhead:plugin/context.config"),
-    ("wasi:logging/", "bulkhead:plugin/log"),
+/// A draft of WASI that is another name for what the contract has. Drafts match by their exact version only.
+struct Alias {
+    package: &'static str,
+    version: &'static str,
+    interfaces: &'static [&'static str],
+    ours: &'static str,
+}
+
+const ALIASES: [Alias; 3] = [
+    Alias {
+        package: "keyvalue",
+        version: "0.2.0-draft2",
+        interfaces: &["atomics", "batch", "store"],
+        ours: "bulkhead:plugin/state",
+    },
+    Alias { package: "config", version: "0.2.0-rc.1", interfaces: &["store"], ours: "bulkhead:plugin/context.config" },
+    Alias { package: "logging", version: "0.1.0-draft", interfaces: &["logging"], ours: "bulkhead:plugin/log" },
 ];
 
 /// Imports of one component. All that is offered is fewer than forty.
@@ -124,11 +136,8 @@ fn contract(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
 }
 
 fn wasi(package: &str, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
-    if let Some((_, ours)) = NOT_YET.iter().find(|(draft, _)| name.starts_with(draft)) {
-        return Err(refuse(
-            format!("it needs `{name}`, which this host does not offer yet."),
-            format!("Use `{ours}` until then."),
-        ));
+    if let Some(alias) = ALIASES.iter().find(|alias| alias.package == package) {
+        return draft(alias, parts, name);
     }
     if parts.version.starts_with("0.3") {
         return Err(refuse(
@@ -149,6 +158,49 @@ fn wasi(package: &str, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
             "It is usually pulled in by a language's runtime: look for its option to stub WASI (`--stub-wasi`, \
              `-d all`), or use the template of `bulkhead plugin new`.",
         )),
+    }
+}
+
+fn draft(alias: &Alias, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
+    let Alias { package, version, interfaces, ours } = alias;
+    if parts.version == *version && interfaces.contains(&parts.interface) {
+        return Ok(());
+    }
+    let offered: Vec<String> =
+        interfaces.iter().map(|interface| format!("wasi:{package}/{interface}@{version}")).collect();
+    Err(refuse(
+        format!("it needs `{name}`, which this host does not offer; supported: {}.", offered.join(", ")),
+        format!("Drafts of WASI match by their exact version: build it against that one, or use `{ours}`."),
+    ))
+}
+
+/// What the interfaces that a component imports let it ask for, in plain words, each once. An interface that lets it ask
+/// for nothing (types, empty WASI) has none.
+#[must_use]
+pub fn needs(imports: &[String]) -> Vec<&'static str> {
+    let mut needs: Vec<&str> = imports.iter().filter_map(|name| need(name)).collect();
+    needs.sort_unstable();
+    needs.dedup();
+    needs
+}
+
+fn need(name: &str) -> Option<&'static str> {
+    let parts = parts(name)?;
+    match (parts.package, parts.interface) {
+        ("bulkhead:plugin", "context") => Some("its settings, secrets and who is running"),
+        ("bulkhead:plugin", "effects") => Some("events, deliveries and timers"),
+        ("bulkhead:plugin", "state") => Some("its state"),
+        ("bulkhead:plugin", "log") => Some("its log"),
+        ("bulkhead:plugin", "usage") => Some("costs on the usage statement"),
+        ("wasi:keyvalue", _) => Some("its state, as wasi:keyvalue"),
+        ("wasi:config", _) => Some("its settings, as wasi:config"),
+        ("wasi:logging", _) => Some("its log, as wasi:logging"),
+        ("wasi:cli", "stdout" | "stderr") => Some("its log, as standard output"),
+        ("wasi:clocks", _) => Some("the time of the attempt"),
+        ("wasi:random", _) => Some("random bytes of the attempt"),
+        ("wasi:filesystem", _) => Some("files, of which there are none"),
+        ("wasi:sockets", _) => Some("the network, which is denied"),
+        _ => None,
     }
 }
 
@@ -183,6 +235,11 @@ mod tests {
             "wasi:random/insecure-seed@0.2.6",
             "wasi:filesystem/preopens@0.2.9",
             "wasi:sockets/tcp@0.2.9",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:keyvalue/atomics@0.2.0-draft2",
+            "wasi:keyvalue/batch@0.2.0-draft2",
+            "wasi:config/store@0.2.0-rc.1",
+            "wasi:logging/logging@0.1.0-draft",
         ] {
             assert_eq!(code(good), "fine", "{good}");
         }
@@ -194,9 +251,13 @@ mod tests {
             "wasi:io/other@0.2.0",
             "wasi:clocks/timezone@0.2.12",
             "wasi:nn/inference@0.2.0",
-            "wasi:keyvalue/store@0.2.0-draft2",
-            "wasi:config/store@0.2.0-rc.1",
-            "wasi:logging/logging@0.1.0-draft",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:keyvalue/store@0.2.0",
+            "wasi:keyvalue/watcher@0.2.0-draft2",
+            "wasi:config/store@0.2.0-draft-2024-09-27",
+            "wasi:config/runtime@0.2.0-rc.1",
+            "wasi:logging/logging@0.1.0",
+            "wasi:logging/logging",
             "wasi:htt\u{0440}/outgoing-handler@0.2.0",
             "wasi:cl\u{0456}/exit@0.2.0",
             "demo:Host/x@1.0.0",
@@ -213,6 +274,28 @@ mod tests {
             assert_eq!(code(skew), "rejected_upload:version", "{skew}");
         }
         assert_eq!(code("wasi:http/outgoing-handler@0.2.10"), "rejected_upload:http");
+    }
+
+    #[test]
+    fn another_draft_is_told_which_one_is_supported() {
+        let import = ImportName { name: "wasi:keyvalue/atomics@0.2.0-draft".into(), is_interface: true };
+        let refused = judge(&import).expect_err("because it is another draft");
+        assert!(refused.detail.contains("supported: wasi:keyvalue/atomics@0.2.0-draft2, wasi:keyvalue/batch@"));
+        assert!(refused.hint.contains("bulkhead:plugin/state"), "{refused}");
+    }
+
+    #[test]
+    fn what_it_needs_is_said_once_and_in_words() {
+        let imports = [
+            "bulkhead:plugin/types@0.1.0",
+            "wasi:cli/stderr@0.2.3",
+            "wasi:cli/stdout@0.2.3",
+            "wasi:io/streams@0.2.3",
+            "wasi:keyvalue/batch@0.2.0-draft2",
+            "wasi:keyvalue/store@0.2.0-draft2",
+        ];
+        let imports = imports.map(str::to_owned);
+        assert_eq!(needs(&imports), ["its log, as standard output", "its state, as wasi:keyvalue"]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use sha2::Digest;
 
 use crate::options::Pool;
 
+pub use self::imports::needs;
+
 /// Bytes of a component. The heaviest real plugins have 18 MB.
 pub const SIZE_MAX: usize = 40 << 20;
 
