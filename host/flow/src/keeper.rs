@@ -5,7 +5,11 @@
 //! rest over, once no batch is under way there; who has less takes what is free. A node that is gone is noticed when its
 //! leases have run out; one that is stopped and goes on later finds its commits fenced.
 //!
+//! What is too old goes, too, see [`retention`].
+//!
 //! Losing a wake-up costs latency, never an event: every loop here also looks by itself, at the latest after a second.
+
+mod retention;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +24,7 @@ use bulkhead_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::retention::Retention;
 use crate::deliver;
 use crate::dispatch::Dispatch;
 use crate::dispatch::Handle;
@@ -39,6 +44,8 @@ pub struct Options {
     pub look: Duration,
     /// Whether other nodes may append to the store: then the backlog is looked for, too.
     pub shared: bool,
+    /// How long what is over is kept.
+    pub retention: Retention,
 }
 
 /// Timers fired, and values expired, per transaction.
@@ -96,7 +103,9 @@ impl Keeper {
             let keeper = Arc::clone(&self);
             loops.spawn(stop.clone().run_until_cancelled_owned(async move { keeper.backlog_loop().await }));
         }
-        loops.spawn(stop.run_until_cancelled_owned(async move { self.tidy_loop().await }));
+        let keeper = Arc::clone(&self);
+        loops.spawn(stop.clone().run_until_cancelled_owned(async move { keeper.tidy_loop().await }));
+        loops.spawn(stop.run_until_cancelled_owned(async move { self.retention_loop().await }));
         while loops.join_next().await.is_some() {}
     }
 

@@ -356,6 +356,7 @@ fn flow_options(config: &Config, node: &str, shared: bool) -> bulkhead_flow::Opt
             lease: if shared { LEASE_SHARED } else { LEASE_ALONE },
             look: LOOK,
             shared,
+            retention: config.retention,
         },
     }
 }

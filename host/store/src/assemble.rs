@@ -12,6 +12,7 @@ use bulkhead_domain::id::TenantId;
 
 use crate::log::EventQuery;
 use crate::log::NewEvent;
+use crate::upkeep::EXPIRED;
 use crate::work::BatchLimits;
 use crate::work::Commit;
 use crate::work::Due;
@@ -130,6 +131,12 @@ pub(crate) fn dropped(run: &Unfinished, now: Timestamp) -> RunRecord {
         effects: 0,
         logs: Vec::new(),
     }
+}
+
+/// The record of a run that was parked for longer than such are kept.
+pub(crate) fn expired(run: &Unfinished, now: Timestamp) -> RunRecord {
+    let reason = format!("parked for longer than such are kept, with {}: {}", run.code, run.reason);
+    RunRecord { code: EXPIRED.to_owned(), reason, ..dropped(run, now) }
 }
 
 /// Whether an event is what a query asks for, but for its order.

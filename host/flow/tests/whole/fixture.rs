@@ -92,6 +92,7 @@ impl Host {
                 lease: Duration::from_secs(30),
                 look: Duration::from_millis(200),
                 shared: false,
+                retention: keeper::Retention::default(),
             },
         };
         let flow = Flow::start(options, parts).await.expect("because the store works");

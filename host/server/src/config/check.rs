@@ -3,10 +3,12 @@
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::policy::quota::Rate;
 use bulkhead_flow::inbox;
+use bulkhead_flow::keeper::Retention;
 use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
@@ -34,6 +36,9 @@ use crate::measure::Span;
 /// The shortest operator's key that is taken from outside: 128 bits in hexadecimal digits.
 const OPERATOR_KEY_MIN: usize = 32;
 
+/// What is kept for less is not kept.
+const RETENTION_MIN: Duration = Duration::from_secs(1);
+
 /// Checks everything; all problems come back together.
 pub fn check(layers: Layers) -> Result<Config, Error> {
     let raw: raw::Config = serde_path_to_error::deserialize(layers.whole())
@@ -49,6 +54,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     checker.events(&raw.limits.event);
     checker.plugins(&raw.limits.plugin);
     checker.tenants(&raw.limits.tenant);
+    checker.retention(raw.retention);
     checker.together(&raw);
     let (problems, warnings) = (checker.problems, checker.warnings);
     match (listen, store, problems.is_empty()) {
@@ -76,6 +82,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
             causation: Causation { hops: raw.causation.hops, descendants: raw.causation.descendants },
             limits: limits(&raw.limits),
             sandbox: sandbox(&raw.sandbox),
+            retention: retention(raw.retention),
             sources,
             operator_key,
             compiler: Compiler::default(),
@@ -133,6 +140,11 @@ fn quotas(raw: &raw::TenantLimits) -> Quotas {
         storage_bytes: some(raw.storage_bytes.0),
         fuel_per_minute: some(raw.fuel_per_minute),
     }
+}
+
+fn retention(raw: raw::Retention) -> Retention {
+    let kept = |keep: raw::Keep| keep.0.map(|span| span.0);
+    Retention { events: kept(raw.events), parked: kept(raw.parked), usage: kept(raw.usage) }
 }
 
 fn sandbox(raw: &raw::Sandbox) -> Sandbox {
@@ -365,6 +377,30 @@ impl Checker<'_> {
         if limits.events_burst > 0 && limits.events_per_second == 0 {
             let path = "limits.tenant.events_burst";
             self.wrong(path, "it means nothing without `limits.tenant.events_per_second`");
+        }
+    }
+
+    fn retention(&mut self, kept: raw::Retention) {
+        for (path, keep) in
+            [("retention.events", kept.events), ("retention.parked", kept.parked), ("retention.usage", kept.usage)]
+        {
+            if let Some(span) = keep.0
+                && span.0 < RETENTION_MIN
+            {
+                self.wrong_with(
+                    path,
+                    format!("{span} is less than the shortest time that anything is kept, 1s"),
+                    "write forever to keep it all",
+                );
+            }
+        }
+        if let (Some(events), Some(parked)) = (kept.events.0, kept.parked.0)
+            && parked >= events
+        {
+            self.warnings.push(format!(
+                "retention.parked: {parked} is no less than `retention.events` ({events}): when a parked run is dropped, \
+                 its event goes at once, and nobody sees what became of it"
+            ));
         }
     }
 

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_flow::inbox;
+use bulkhead_flow::keeper::Retention;
 use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
@@ -85,6 +86,8 @@ pub struct Config {
     pub limits: Limits,
     /// Room for plugins.
     pub sandbox: Sandbox,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Queues of others that events are taken from.
     pub sources: Vec<Spec>,
     /// The operator's key, if it is set from outside.

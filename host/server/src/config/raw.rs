@@ -1,6 +1,12 @@
 //! The configuration as it is written. Nothing but [`super::check`] reads it.
 
+use std::fmt;
+
+use bulkhead_domain::rule::duration;
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::Error;
+use serde::de::Visitor;
 
 use crate::measure::Bytes;
 use crate::measure::Span;
@@ -25,6 +31,7 @@ pub struct Config {
     pub causation: Causation,
     pub limits: Limits,
     pub sandbox: Sandbox,
+    pub retention: Retention,
     pub sources: Vec<Source>,
 }
 
@@ -133,6 +140,45 @@ pub struct Sandbox {
     pub cache_bytes: Bytes,
     pub disk_bytes: Bytes,
     pub compilers: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    pub events: Keep,
+    pub parked: Keep,
+    pub usage: Keep,
+}
+
+/// For how long something is kept; none is for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep(pub Option<Span>);
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kept;
+        impl Visitor<'_> for Kept {
+            type Value = Keep;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"30d\" or \"12h\", or \"forever\"")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Keep, E> {
+                if number == 0 { Ok(Keep(None)) } else { Err(E::custom("a duration has a unit; write \"30d\"")) }
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Keep, E> {
+                match text.trim() {
+                    "forever" | "0" => Ok(Keep(None)),
+                    text => duration::parse(text)
+                        .map(|kept| Keep((!kept.is_zero()).then_some(Span(kept))))
+                        .ok_or_else(|| E::custom(format!("`{text}` is no duration; write 30d, 12h or forever"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(Kept)
+    }
 }
 
 /// A table of `[[sources]]`.

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::config::DEFAULTS;
 use crate::config::Error;
 use crate::config::Flags;
+use crate::config::Retention;
 use crate::config::Store;
 use crate::toml_text;
 
@@ -106,6 +107,31 @@ fn contradictions_name_both_numbers_and_come_all_at_once() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+}
+
+#[test]
+fn what_is_kept_and_for_how_long_is_said() {
+    let days = |days: u64| Some(std::time::Duration::from_secs(days * 86_400));
+    let config = load("", &[], &Flags::default()).expect("because the defaults are right");
+    assert_eq!(config.retention, Retention { events: days(30), parked: days(21), usage: days(400) });
+    assert_eq!(config.warnings, [""; 0]);
+    let file = "[retention]\nevents = \"forever\"\nparked = 0\nusage = \"36h\"";
+    let config = load(file, &[("BULKHEAD_RETENTION_PARKED", "7d")], &Flags::default()).expect("because it is right");
+    let hours = Some(std::time::Duration::from_secs(36 * 3_600));
+    assert_eq!(config.retention, Retention { events: None, parked: days(7), usage: hours });
+    let config = load("", &[("BULKHEAD_RETENTION_EVENTS", "0")], &Flags::default()).expect("because that is for ever");
+    assert_eq!(config.retention.events, None);
+    let config = load("[retention]\nevents = \"20d\"", &[], &Flags::default()).expect("because it can be meant so");
+    let text = "retention.parked: 21d is no less than `retention.events` (20d)";
+    assert!(config.warnings.iter().any(|warning| warning.contains(text)), "{:?}", config.warnings);
+    let check = |file: &str, part: &str| {
+        let text = wrong(file, &[]);
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    };
+    check("[retention]\nevents = \"200ms\"", "retention.events: 200ms is less than the shortest time");
+    check("[retention]\nparked = \"a month\"", "`a month` is no duration; write 30d, 12h or forever");
+    check("[retention]\nparked = 30", "a duration has a unit");
+    check("[retention]\nruns = \"30d\"", "runs");
 }
 
 #[test]

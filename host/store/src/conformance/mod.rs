@@ -21,6 +21,7 @@ mod isolation;
 mod leases;
 mod plugins;
 mod reading;
+mod retention;
 mod runs;
 mod settings;
 mod state;
@@ -152,6 +153,14 @@ suite! { $
         a_correlation_gathers_what_followed,
         an_id_finds_one_event_per_source,
         the_tail_is_in_order_over_all_shards,
+    }
+    retention {
+        what_is_over_and_old_goes_with_all_that_belongs_to_it,
+        what_is_not_over_stays,
+        runs_parked_for_too_long_are_dropped,
+        deliveries_parked_for_too_long_are_dropped,
+        usage_of_old_days_goes,
+        more_than_a_slice_goes,
     }
     runs {
         the_last_attempt_stands_for_the_run,

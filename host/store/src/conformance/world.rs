@@ -40,6 +40,9 @@ pub trait Ground: Send {
 
     /// Closes it, as at an orderly end.
     async fn close(&mut self);
+
+    /// Ends the segment that events are written to, as the end of a day does, where the backend has segments.
+    async fn turn_over(&mut self) {}
 }
 
 /// The node that cases work as.
@@ -86,6 +89,11 @@ impl World {
         self.ground.close().await;
         self.store = self.ground.open().await;
         self.lease().await;
+    }
+
+    /// What is written from now on is in another segment, where there are such.
+    pub(super) async fn turn_over(&mut self) {
+        self.ground.turn_over().await;
     }
 
     /// All shards, in order.

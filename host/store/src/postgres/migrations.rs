@@ -27,6 +27,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (2, "work", include_str!("../../../../migrations/postgres/0002_work.sql")),
     (3, "catalogue", include_str!("../../../../migrations/postgres/0003_catalogue.sql")),
     (4, "quotas", include_str!("../../../../migrations/postgres/0004_quotas.sql")),
+    (5, "retention", include_str!("../../../../migrations/postgres/0005_retention.sql")),
 ];
 
 /// Where everything of ours is.

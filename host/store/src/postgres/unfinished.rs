@@ -1,4 +1,5 @@
-//! What people do with runs that wait: redrive, discard, resume; and how many wait.
+//! What people do with runs that wait: redrive, discard, resume; what becomes of those parked for too long; and how many
+//! wait.
 //!
 //! A filter may fit any number of runs. They are worked off oldest first, some thousands per transaction, so that the
 //! tenant's batches do not wait long; each page of them is done as a whole, and asking again goes on with the rest.
@@ -15,6 +16,7 @@ use bulkhead_domain::id::TenantId;
 
 use crate::Result;
 use crate::assemble::dropped;
+use crate::assemble::expired;
 use crate::postgres::Postgres;
 use crate::postgres::Transaction;
 use crate::postgres::commit::bind_runs;
@@ -41,6 +43,8 @@ enum Fate {
     Redriven,
     Discarded,
     Resumed,
+    /// Dropped if they were parked before this.
+    Expired(Timestamp),
 }
 
 /// One page of a request.
@@ -79,6 +83,28 @@ impl Postgres {
             Held::Plugin(plugin) => ParkedFilter { plugin: Some(plugin), ..ParkedFilter::default() },
         };
         self.dispose(tenant, &filter, Fate::Resumed, now).await
+    }
+
+    /// Drops some of the runs that were parked before a moment, of one tenant; says how many, and where others became due.
+    /// None if there are none left.
+    pub(super) async fn expire_parked(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<(u64, Vec<(TenantId, Shard)>)> {
+        let rows = self.call("SELECT parked_before($1)", |args| _ = args.int(before.0)).await?;
+        let Some(tenant) = rows.first().map_or(Ok(None), |row| Columns::new(row).int_opt())? else {
+            return Ok((0, Vec::new()));
+        };
+        let (tenant, filter) = (TenantId(tenant), ParkedFilter::default());
+        let (fate, after) = (Fate::Expired(before), (Position::ZERO, String::new()));
+        let page = Page { tenant, filter: &filter, wanted: HashSet::new(), fate, now, after };
+        let mut tx = self.begin(tenant).await?;
+        tx.have(tenant).await?;
+        let (chosen, _) = choose(&mut tx, &page).await?;
+        let shards = work_page(&mut tx, &page, &chosen).await?;
+        tx.end().await?;
+        Ok((chosen.len() as u64, shards.into_iter().map(|shard| (tenant, shard)).collect()))
     }
 
     async fn dispose(
@@ -150,15 +176,16 @@ async fn choose(
         unfinished_columns!(),
         ", u.shard FROM unfinished u WHERE u.tenant = $1 AND u.waiting = $2 AND u.pos >= $3 AND (u.pos, u.rule) > ($3, $4)
           AND ($5::TEXT IS NULL OR u.rule = $5) AND ($6::TEXT IS NULL OR u.key = $6)
-          AND ($7::TEXT IS NULL OR u.plugin = $7) AND ($8::TEXT IS NULL OR u.code = $8)
-          ORDER BY u.pos, u.rule LIMIT $9"
+          AND ($7::TEXT IS NULL OR u.plugin = $7) AND ($8::TEXT IS NULL OR u.code = $8) AND u.updated < $9
+          ORDER BY u.pos, u.rule LIMIT $10"
     );
     let waiting = if matches!(page.fate, Fate::Resumed) { HELD } else { PARKED };
+    let before = if let Fate::Expired(before) = page.fate { before } else { Timestamp(i64::MAX) };
     let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
     let rows = tx.fetch(sql, |args| {
         args.int(page.tenant.0).int(waiting).int(page.after.0.0).text(&page.after.1);
         bind_filter(page.filter, args);
-        args.int(limit);
+        args.int(before.0).int(limit);
     });
     let rows = rows.await?;
     let (mut chosen, mut last) = (Vec::new(), None);
@@ -178,7 +205,7 @@ async fn work_page(tx: &mut Transaction, page: &Page<'_>, chosen: &[(Unfinished,
     match page.fate {
         Fate::Redriven => free(tx, page, chosen, true).await?,
         Fate::Resumed => free(tx, page, chosen, false).await?,
-        Fate::Discarded => drop_runs(tx, page, chosen).await?,
+        Fate::Discarded | Fate::Expired(_) => drop_runs(tx, page, chosen).await?,
     }
     let chains: BTreeSet<(&str, &str)> =
         chosen.iter().filter_map(|(run, _)| Some((run.rule.as_str(), run.key.as_deref()?))).collect();
@@ -188,7 +215,7 @@ async fn work_page(tx: &mut Transaction, page: &Page<'_>, chosen: &[(Unfinished,
     });
     let promoted = promoted.await?;
     let mut shards: BTreeSet<Shard> = promoted.iter().map(|row| Columns::new(row).shard()).collect::<Result<_>>()?;
-    if !matches!(page.fate, Fate::Discarded) {
+    if matches!(page.fate, Fate::Redriven | Fate::Resumed) {
         shards.extend(chosen.iter().map(|(_, shard)| *shard));
     }
     Ok(shards)
@@ -224,7 +251,8 @@ async fn drop_runs(tx: &mut Transaction, page: &Page<'_>, chosen: &[(Unfinished,
             .texts(chosen.iter().map(|(run, _)| run.rule.as_str()));
     });
     gone.await?;
-    let records: Vec<RunRecord> = chosen.iter().map(|(run, _)| dropped(run, page.now)).collect();
+    let record = if matches!(page.fate, Fate::Expired(_)) { expired } else { dropped };
+    let records: Vec<RunRecord> = chosen.iter().map(|(run, _)| record(run, page.now)).collect();
     let sql =
         "INSERT INTO runs (tenant, number, pos, rule, attempt, rule_set, event, plugin, plugin_version, state, code,
                                  reason, fuel, micros, ended, effects, logs)

@@ -285,7 +285,7 @@ fn work_page<'a>(tx: &'a mut Transaction<'_>, page: &'a Page) -> BoxFuture<'a, R
 }
 
 /// The lines of rows with tenant, sink and key; none for those without a key.
-fn lines(rows: &[SqliteRow]) -> Result<BTreeSet<Line>> {
+pub(super) fn lines(rows: &[SqliteRow]) -> Result<BTreeSet<Line>> {
     let mut lines = BTreeSet::new();
     for row in rows {
         let mut columns = Columns::new(row);

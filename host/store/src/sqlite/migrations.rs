@@ -20,6 +20,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (2, "work", include_str!("../../../../migrations/sqlite/0002_work.sql")),
     (3, "catalogue", include_str!("../../../../migrations/sqlite/0003_catalogue.sql")),
     (4, "quotas", include_str!("../../../../migrations/sqlite/0004_quotas.sql")),
+    (5, "retention", include_str!("../../../../migrations/sqlite/0005_retention.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

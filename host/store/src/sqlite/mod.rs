@@ -59,6 +59,7 @@ mod state;
 mod text;
 mod timers;
 mod unfinished;
+mod upkeep;
 mod usage;
 mod work;
 mod writer;
@@ -68,7 +69,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
@@ -89,7 +89,6 @@ use self::writer::op::Work;
 use crate::Backend;
 use crate::Result;
 use crate::row;
-use crate::upkeep::Upkeep;
 
 /// A handle on the store; cheap to clone. The store closes when [`Sqlite::close`] is called, or after the last handle
 /// is gone.
@@ -108,14 +107,6 @@ struct Inner {
 }
 
 impl Backend for Sqlite {}
-
-#[async_trait]
-impl Upkeep for Sqlite {
-    /// Every change leaves the file as it should be.
-    async fn host_tidy(&self) -> Result<()> {
-        Ok(())
-    }
-}
 
 impl Sqlite {
     /// Opens the store, or makes it. Refuses if another process has it open, or if a newer program made its tables.

@@ -1,4 +1,5 @@
-//! What people do with runs that wait: redrive, discard, resume; and how many wait.
+//! What people do with runs that wait: redrive, discard, resume; what becomes of those parked for too long; and how many
+//! wait.
 //!
 //! A filter may fit any number of runs. They are worked off oldest first, some thousands per transaction, so that
 //! nobody else's append waits long; each page of them is done as a whole, and asking again goes on with the rest.
@@ -15,6 +16,7 @@ use bulkhead_domain::id::TenantId;
 
 use crate::Result;
 use crate::assemble::dropped;
+use crate::assemble::expired;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row;
@@ -40,6 +42,8 @@ use crate::work::Unfinished;
 
 /// Runs changed per transaction.
 const PAGE: usize = 2_000;
+/// The same for those that nobody waits for.
+const EXPIRED_PAGE: usize = 250;
 
 /// What is to become of the runs chosen.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +51,15 @@ enum Fate {
     Redriven,
     Discarded,
     Resumed,
+    /// Dropped if they were parked before this.
+    Expired(Timestamp),
+}
+
+impl Fate {
+    /// Runs changed per transaction.
+    const fn page(self) -> usize {
+        if matches!(self, Self::Expired(_)) { EXPIRED_PAGE } else { PAGE }
+    }
 }
 
 /// One page of a request.
@@ -95,6 +108,23 @@ impl Sqlite {
             Held::Plugin(plugin) => ParkedFilter { plugin: Some(plugin), ..ParkedFilter::default() },
         };
         self.dispose(tenant, filter, Fate::Resumed, now).await
+    }
+
+    /// Drops some of the runs that were parked before a moment, of one tenant; says how many, and where others became due.
+    /// None if there are none left.
+    pub(super) async fn expire_parked(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<(u64, Vec<(TenantId, Shard)>)> {
+        let sql = "SELECT tenant FROM unfinished WHERE waiting = ? AND updated < ? LIMIT 1";
+        let rows = self.read(sql, |args| _ = args.int(PARKED).int(before.0)).await?;
+        let Some(row) = rows.first() else { return Ok((0, Vec::new())) };
+        let tenant = TenantId(Columns::new(row).int()?);
+        let (filter, after) = (ParkedFilter::default(), (Position::ZERO, String::new()));
+        let page = Page { tenant, filter, positions: None, fate: Fate::Expired(before), now, after };
+        let paged = self.change(page, work_page).await?;
+        Ok((paged.count, paged.shards.into_iter().map(|shard| (tenant, shard)).collect()))
     }
 
     async fn dispose(
@@ -179,11 +209,11 @@ fn work_page<'a>(tx: &'a mut Transaction<'_>, page: &'a Page) -> BoxFuture<'a, R
         match page.fate {
             Fate::Redriven => free(tx, page, &chosen, true).await?,
             Fate::Resumed => free(tx, page, &chosen, false).await?,
-            Fate::Discarded => drop_runs(tx, page, &chosen).await?,
+            Fate::Discarded | Fate::Expired(_) => drop_runs(tx, page, &chosen).await?,
         }
         let promoted = promote(tx, &chains, page.now).await?;
         let mut shards: BTreeSet<Shard> = promoted.into_iter().map(|(_, shard)| shard).collect();
-        if !matches!(page.fate, Fate::Discarded) {
+        if matches!(page.fate, Fate::Redriven | Fate::Resumed) {
             shards.extend(chosen.iter().map(|(_, shard)| *shard));
         }
         Ok(Paged { count: chosen.len() as u64, shards, next })
@@ -201,15 +231,16 @@ async fn choose(
         ", u.shard FROM unfinished u INDEXED BY unfinished_waiting
           WHERE u.tenant = ?1 AND u.waiting = ?2 AND u.pos >= ?3 AND (u.pos, u.rule) > (?3, ?4)
           AND (?5 IS NULL OR u.rule = ?5) AND (?6 IS NULL OR u.key = ?6) AND (?7 IS NULL OR u.plugin = ?7)
-          AND (?8 IS NULL OR u.code = ?8) ORDER BY u.pos, u.rule LIMIT ?9"
+          AND (?8 IS NULL OR u.code = ?8) AND u.updated < ?9 ORDER BY u.pos, u.rule LIMIT ?10"
     );
     let waiting = if matches!(page.fate, Fate::Resumed) { HELD } else { PARKED };
-    let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
+    let before = if let Fate::Expired(before) = page.fate { before } else { Timestamp(i64::MAX) };
+    let limit = i64::try_from(page.fate.page()).unwrap_or(i64::MAX);
     let rows = tx
         .fetch(sql, |args| {
             args.int(page.tenant.0).int(waiting).int(page.after.0.0).text(&page.after.1);
             bind_filter(&page.filter, args);
-            args.int(limit);
+            args.int(before.0).int(limit);
         })
         .await?;
     let wanted: HashSet<RunId> = page.filter.runs.iter().copied().collect();
@@ -225,7 +256,7 @@ async fn choose(
             chosen.push((run, columns.shard()?));
         }
     }
-    Ok((chosen, last.filter(|_| rows.len() == PAGE)))
+    Ok((chosen, last.filter(|_| rows.len() == page.fate.page())))
 }
 
 /// Lets runs go on: those without a key at once, the others as if blocked, so that their chain decides.
@@ -255,7 +286,8 @@ async fn drop_runs(tx: &mut Transaction<'_>, page: &Page, chosen: &[(Unfinished,
     );
     let bind = |(run, _): &(Unfinished, Shard), args: &mut Args| _ = args.int(run.position.0).text(&run.rule);
     DROP.fetch(tx.conn, &[], chosen, bind, &[page.tenant.0]).await.map_err(fault::outward)?;
-    let records: Vec<RunRecord> = chosen.iter().map(|(run, _)| dropped(run, page.now)).collect();
+    let record = if matches!(page.fate, Fate::Expired(_)) { expired } else { dropped };
+    let records: Vec<RunRecord> = chosen.iter().map(|(run, _)| record(run, page.now)).collect();
     let records: Vec<_> = records.iter().map(|record| (page.tenant, tx.number(), record)).collect();
     add_runs(tx, &records).await?;
     // The numbers must be known to be used, also after a restart.

@@ -91,6 +91,10 @@ impl Ground for Server {
             store.close().await;
         }
     }
+
+    async fn turn_over(&mut self) {
+        self.owner("SET search_path = bulkhead; UPDATE segments SET opened = opened - 86400000001; SELECT grow()");
+    }
 }
 
 /// Makes the tables.

@@ -114,7 +114,13 @@ impl Host {
             quotas: Default::default(),
             dispatch: dispatch::Options::default(),
             deliver: deliver::Options::default(),
-            keeper: keeper::Options { node: "test".to_owned(), lease: Duration::from_secs(30), look, shared: false },
+            keeper: keeper::Options {
+                node: "test".to_owned(),
+                lease: Duration::from_secs(30),
+                look,
+                shared: false,
+                retention: keeper::Retention::default(),
+            },
         };
         let flow = Flow::start(options, parts).await.expect("because the store works");
         let directory = Arc::clone(&flow.directory);

@@ -1,0 +1,1 @@
+-- What is too old goes. Rows are deleted where they lie, a few hundred a transaction: nothing of the tables changes.
