@@ -7,13 +7,17 @@
 mod abi;
 mod artefacts;
 mod built;
+mod contract;
 mod cpu;
 mod determinism;
+mod foreign;
+mod golden;
 mod grants;
 mod guest;
 mod lab;
 mod lifecycle;
 mod memory;
+mod portable;
 mod recorder;
 mod python;
 mod upload;
