@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ._build import BuildError, build
+from ._install import interpreter, start_again
 
 
 def main() -> int:
@@ -23,8 +24,14 @@ def main() -> int:
         default=[],
         help="a further folder with modules of the plugin; may be repeated",
     )
+    command.add_argument(
+        "--install", action="store_true", help="fill .venv from requirements.txt first, and build with what is in there"
+    )
     arguments = parser.parse_args()
     try:
+        if arguments.install:
+            without = [argument for argument in sys.argv[1:] if argument != "--install"]
+            return start_again(interpreter(), without)
         build(arguments.module, arguments.output, arguments.path)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)

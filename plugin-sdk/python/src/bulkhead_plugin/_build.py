@@ -118,7 +118,9 @@ def componentize(room: Path, paths: Sequence[Path], output: Path) -> None:
     command += ["componentize", "bulkhead_entry", "--stub-wasi", "--output", str(output)]
     for path in paths:
         command += ["--python-path", str(path)]
-    done = subprocess.run(command, env={**os.environ, "RUST_BACKTRACE": "0"}, capture_output=True, text=True)
+    # Packages of the plugin are those of the environment that builds it.
+    environment = {**os.environ, "RUST_BACKTRACE": "0", "VIRTUAL_ENV": sys.prefix}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise BuildError(f"componentize-py could not build it:\n{said(done.stderr)}")
 
