@@ -10,6 +10,7 @@ mod clock;
 pub mod config;
 pub mod demo;
 mod drain;
+mod fixture;
 mod hearing;
 mod http;
 mod install;

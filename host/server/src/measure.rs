@@ -1,11 +1,18 @@
 //! Sizes and durations as people write them: `64KiB`, `2s`. Numbers without a unit are bytes; durations need a unit.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use bulkhead_domain::rule::duration;
+use schemars::JsonSchema;
+use schemars::Schema;
+use schemars::SchemaGenerator;
+use schemars::json_schema;
 use serde::Deserialize;
 use serde::Deserializer;
+use serde::Serialize;
+use serde::Serializer;
 use serde::de::Error;
 use serde::de::Visitor;
 
@@ -107,6 +114,42 @@ impl<'de> Deserialize<'de> for Span {
             }
         }
         deserializer.deserialize_any(Length)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Bytes {
+    fn schema_name() -> Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A size: a number of bytes, or a text such as \"64KiB\" or \"10MiB\".",
+            "anyOf": [
+                { "type": "integer", "minimum": 0 },
+                { "type": "string", "pattern": r"^\s*[0-9][0-9_]*\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$" }
+            ]
+        })
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A duration such as \"250ms\", \"2s\" or \"1h30m\".",
+            "type": "string",
+            "pattern": "^([0-9]+(ms|s|m|h|d))+$"
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Documentation that the host serves itself, and that needs nothing from elsewhere: the OpenAPI document, a page to read
-//! it and try it, and a page for each kind of problem.
+//! it and try it, a page for each kind of problem, and the JSON Schemas of what plugin authors write.
 
 use axum::Router;
 use axum::extract::Path;
@@ -21,6 +21,9 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::api::code::Code;
 use crate::api::problem::Problem;
 use crate::api::state::Api;
+use crate::fixture;
+use crate::fixture::Fixture;
+use crate::manifest::raw;
 
 /// Pages have styles of their own and nothing else that could run; the reader of the OpenAPI document brings its scripts.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -51,6 +54,8 @@ pub fn routes(openapi: OpenApi) -> Router<Api> {
         .route("/", get(async || axum::response::Redirect::temporary("/docs")))
         .route("/docs/errors", get(problems))
         .route("/docs/errors/{code}", get(problem))
+        .route(raw::SCHEMA_PATH, get(async || axum::Json(raw::schema::<raw::Raw>())))
+        .route(fixture::SCHEMA_PATH, get(async || axum::Json(raw::schema::<Fixture>())))
         .merge(ui)
         .layer(SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)))
 }

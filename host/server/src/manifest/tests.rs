@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bulkhead_domain::policy::limits::InstancePolicy;
 use serde_json::json;
 
 use super::*;
@@ -104,14 +105,109 @@ fn settings_are_checked_against_what_is_declared() {
     assert_eq!(wrong[0].hint.as_deref(), Some("did you mean `threshold`?"));
 }
 
+/// Wrong manifests, each with what its first fault must say, and whether a schema can tell.
+const WRONG: &[(&str, &str, bool)] = &[
+    ("", "missing field `plugin`", true),
+    ("[plugin]", "missing field `name`", true),
+    ("[plugin]\nname = 5", "expected a string", true),
+    ("[plugin]\nname = \"A b\"", "is no name of a plugin", true),
+    ("[plugin]\nname = \"a\"\n[plugins]", "did you mean `plugin`?", true),
+    ("[plugin]\nname = \"a\"\nvresion = \"1\"", "did you mean `version`?", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nemits = []", "did you mean `emit`?", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nemit = \"orders.*\"", "expected a sequence", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nemit = [\"a..b\"]", "empty segment", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nemit = [\"ord*\"]", "whole segments", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nemit = [\"bulkhead.x\"]", "the host's own", false),
+    ("[plugin]\nname = \"a\"\n[grants]\ndeliver = [\"CRM\"]", "is no name", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nsecrets = [\"*\"]", "is no name", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nhttp = [\"https://x/\"]", "is no host", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nschedule = \"yes\"", "expected a boolean", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nstate = { bytes = \"10 mib\" }", "is no size", true),
+    ("[plugin]\nname = \"a\"\n[grants]\nstate = { size = 5 }", "is not known here", true),
+    ("[plugin]\nname = \"a\"\n[limits]\ntime = \"fast\"", "is no duration", true),
+    ("[plugin]\nname = \"a\"\n[limits]\ntime = 250", "a duration such as", true),
+    ("[plugin]\nname = \"a\"\n[limits]\nfuel = 0", "too little", true),
+    ("[plugin]\nname = \"a\"\n[limits]\nmemory = 512", "too little", false),
+    ("[plugin]\nname = \"a\"\n[limits]\ninstance = \"wram\"", "did you mean `warm`?", true),
+    ("[plugin]\nname = \"a\"\n[config]\nx = { type = \"numbr\" }", "did you mean `number`?", true),
+    ("[plugin]\nname = \"a\"\n[config]\nx = { default = 5 }", "missing field `type`", true),
+    ("[plugin]\nname = \"a\"\n[config]\nx = { type = \"number\", default = \"5\" }", "must be a number", false),
+    ("[plugin]\nname = \"a\"\n[build]\ncmd = \"make\"", "known here: command", true),
+    ("[plugin]\nname = \"a\"\n[build]\nartefact = \"x.wasm\"", "did you mean `artifact`?", true),
+    ("[plugin]\nname = \"a\"\n[build]\nwatch = \"src/**\"", "expected a sequence", true),
+    ("[plugin]\nname = \"a\"\n[build]\nwatch = [\"src/***\"]", "src/***", false),
+    ("[plugin]\nname = \"a\"\n[[subscribe]]\nonn = [\"a\"]", "did you mean `on`?", true),
+    ("[plugin]\nname = \"a\"\n[[subscribe]]\non = []", "subscribe", true),
+    ("[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"a..b\"]", "empty segment", true),
+    ("[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"a\"]\norder = \"kye\"", "key", true),
+    ("[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"a\"]\nwhere = \"data.total >\"", "subscribe[0].where", false),
+    ("[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"a\"]\nname = \"B\"", "subscribe[0].name", true),
+];
+
+fn validator() -> jsonschema::Validator {
+    jsonschema::validator_for(&raw::schema::<Raw>()).expect("because it is a schema")
+}
+
+/// A manifest as an editor hands it to its validator.
+fn as_json(text: &str) -> Value {
+    let table: toml::Table = toml::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    serde_json::to_value(table).expect("because these have no dates")
+}
+
 #[test]
-fn the_examples_manifests_are_right() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../example-plugins");
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).expect("because the examples are there").flatten() {
-        let Ok(text) = std::fs::read_to_string(entry.path().join("plugin.toml")) else { continue };
-        count += 1;
-        Manifest::parse(&text).unwrap_or_else(|faults| panic!("{}: {faults:?}", entry.path().display()));
+fn wrong_manifests_are_refused_by_the_parser_and_by_the_schema() {
+    let validator = validator();
+    for (text, part, schema_tells) in WRONG {
+        let faults = Manifest::parse(text).expect_err(text);
+        let said = faults[0].to_string();
+        assert!(said.contains(part), "{text}\n{said}");
+        assert!(faults[0].line > 0 && faults[0].column > 0, "{said}");
+        assert_eq!(!validator.is_valid(&as_json(text)), *schema_tells, "{text}");
     }
-    assert!(count > 0);
+}
+
+#[test]
+fn a_fault_of_a_subscription_stands_at_its_key() {
+    let text =
+        "[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"a\"]\n[[subscribe]]\non = [\"b\"]\nwhere = \"data.x >\"\n";
+    let faults = Manifest::parse(text).expect_err("because the condition breaks off");
+    assert_eq!((faults[0].line, faults[0].path.as_str()), (7, "subscribe[1].where"), "{}", faults[0]);
+    let twice = "[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"a\"]\n[[subscribe]]\non = [\"b\"]\nname = \"a\"\n";
+    let faults = Manifest::parse(twice).expect_err("because both are called a");
+    assert_eq!((faults[0].line, faults[0].path.as_str()), (7, "subscribe[1].name"), "{}", faults[0]);
+}
+
+#[test]
+fn subscriptions_mean_rules() {
+    let text = "[plugin]\nname = \"a\"\n[[subscribe]]\non = [\"x.*\"]\nwhere = \"data.n > 1\"\norder = \"key\"\n\
+                [[subscribe]]\non = [\"y\"]\nmatch = { data = { k = [\"v\"] } }\n";
+    let manifest = Manifest::parse(text).unwrap_or_else(|faults| panic!("{}", faults[0]));
+    let rules: Vec<Value> = manifest.rules("b").collect();
+    let steps = json!([{"handle": {"plugin": "b"}}]);
+    assert_eq!(
+        rules,
+        [
+            json!({"name": "b", "on": ["x.*"], "where": "data.n > 1", "order": "key", "steps": steps}),
+            json!({"name": "b-2", "on": ["y"], "match": {"data": {"k": ["v"]}}, "steps": steps}),
+        ]
+    );
+}
+
+#[test]
+fn the_manifests_of_examples_and_templates_are_right() {
+    let validator = validator();
+    assert!(validator.is_valid(&as_json(WHOLE)));
+    let mut count = 0;
+    for folder in ["../../example-plugins", "templates/plugin"] {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in std::fs::read_dir(&folder).expect("because it is there").flatten() {
+            let Ok(text) = std::fs::read_to_string(entry.path().join("plugin.toml")) else { continue };
+            let text = text.replace("{{ name }}", "my-plugin").replace("{{ module }}", "my_plugin");
+            count += 1;
+            Manifest::parse(&text).unwrap_or_else(|faults| panic!("{}: {}", entry.path().display(), faults[0]));
+            let faults: Vec<String> = validator.iter_errors(&as_json(&text)).map(|error| error.to_string()).collect();
+            assert!(faults.is_empty(), "{}: {faults:?}", entry.path().display());
+        }
+    }
+    assert!(count > 1);
 }
