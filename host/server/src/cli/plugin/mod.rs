@@ -1,10 +1,22 @@
-//! `bulkhead plugin`: upload versions, switch between them, look inside.
+//! `bulkhead plugin`: write one, upload versions, switch between them, look inside.
 //!
-//! Reading order: the tree of commands here, then `push` (upload) and `inside` (settings, state, logs).
+//! Reading order: the tree of commands here; on this machine `local` (a plugin's folder and its sandbox), `new`, `build`
+//! with `toolchain` and `words`, `test` with `report`, `run`, `watch`; on a host `push` (upload) and `inside` (settings, state, logs).
 
+mod build;
 mod inside;
+mod local;
+mod new;
 mod preview;
 mod push;
+mod report;
+mod run;
+mod schema;
+mod subscribe;
+mod test;
+mod toolchain;
+mod watch;
+mod words;
 
 use clap::Args;
 use clap::Subcommand;
@@ -27,6 +39,8 @@ pub use push::Component;
 pub use push::upload;
 
 const EXAMPLES: &str = "Examples:
+  bulkhead plugin new enrich -t rust
+  bulkhead plugin build; bulkhead plugin test
   bulkhead plugin push .                       # a folder with plugin.toml and a built component
   bulkhead plugin push enrich.wasm --activate  # enrich.toml beside it is its manifest
   bulkhead plugin show enrich
@@ -53,16 +67,42 @@ const VERSIONS: &[Column] = &[
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Plugins: push, list, show, activate, rollback, retire, pause, resume, config, state, logs
+/// Plugins: new, build, test, run, watch; push, list, show, activate, rollback, retire, pause, resume, config, state, logs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Plugin {
     #[command(flatten)]
     connection: Connection,
     #[command(subcommand)]
-    action: Action,
+    task: Task,
 }
 
+#[derive(Debug, Subcommand)]
+enum Task {
+    #[command(flatten)]
+    Here(Work),
+    #[command(flatten)]
+    Host(Action),
+}
+
+/// What happens on this machine, in the plugin's folder.
+#[derive(Debug, Subcommand)]
+enum Work {
+    /// Begin a plugin: a folder that builds, with a fixture
+    New(new::New),
+    /// Build the component and check it as an upload is checked
+    Build(build::Build),
+    /// Run the fixtures (tests/*.json) in the real sandbox, here
+    Test(test::Test),
+    /// Run a component on one event, once, here
+    Run(run::Run),
+    /// Build, test and upload again whenever something changes
+    Watch(watch::Watch),
+    /// Print the JSON Schema of plugin.toml, for editors
+    Schema(schema::Schema),
+}
+
+/// What a host is asked for.
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Upload a version; the same bytes again change nothing
@@ -124,6 +164,10 @@ enum Action {
 impl Plugin {
     /// Does it.
     pub async fn run(self) -> Result<()> {
+        let action = match self.task {
+            Task::Here(work) => return work.run(&self.connection).await,
+            Task::Host(action) => action,
+        };
         let client = self.connection.tenant()?;
         let plugin = |name: &str| ["v1", "plugins"].map(str::to_owned).into_iter().chain([name.to_owned()]).collect();
         let post = async |name: String, action: &'static str, body: Value| {
@@ -131,7 +175,7 @@ impl Plugin {
             let path: Vec<&str> = path.iter().map(String::as_str).chain([action]).collect();
             client.post(&path, &body).await.map(|answer| (name, answer))
         };
-        match self.action {
+        match action {
             Action::Push(push) => push.run(&client).await,
             Action::List { listing } => {
                 let items = client.list(&["v1", "plugins"], &[], listing.limit).await?;
@@ -163,6 +207,19 @@ impl Plugin {
             Action::Config { action } => action.run(&client).await,
             Action::State(state) => state.run(&client).await,
             Action::Logs(logs) => logs.run(&client).await,
+        }
+    }
+}
+
+impl Work {
+    async fn run(self, connection: &Connection) -> Result<()> {
+        match self {
+            Self::New(new) => new.run(),
+            Self::Build(build) => build.run().await,
+            Self::Test(test) => test.run().await,
+            Self::Run(run) => run.run().await,
+            Self::Watch(watch) => watch.run(connection).await,
+            Self::Schema(schema) => schema.run(),
         }
     }
 }

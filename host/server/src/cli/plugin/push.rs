@@ -12,11 +12,13 @@ use crate::cli::client::Client;
 use crate::cli::error::Error;
 use crate::cli::error::Result;
 use crate::cli::input;
+use crate::cli::plugin::subscribe;
 use crate::cli::screen;
 use crate::cli::screen::Format;
 use crate::cli::screen::Output;
 use crate::cli::value;
 use crate::cli::value::at;
+use crate::manifest::Manifest;
 
 /// What is uploaded.
 #[derive(Debug, Args)]
@@ -32,6 +34,9 @@ pub struct Push {
     /// Let new runs use it at once
     #[arg(short, long)]
     activate: bool,
+    /// Make rules of the manifest's [[subscribe]], where there are none of that name
+    #[arg(long)]
+    with_rules: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -53,7 +58,8 @@ impl Push {
         let component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
         let answer = upload(client, &component, self.activate).await?;
         if self.format.output == Output::Json {
-            return screen::json(&answer);
+            screen::json(&answer)?;
+            return self.rules(client, &component).await;
         }
         let name = &component.name;
         let version = at(&answer, "/version");
@@ -68,7 +74,19 @@ impl Push {
         for warning in value::items(&answer, "/warnings") {
             screen::note(&format!("warning: {}", crate::cli::paint::clean(&value::text(warning))))?;
         }
+        self.rules(client, &component).await?;
         if self.activate { Ok(()) } else { screen::note(&format!("next: bulkhead plugin activate {name} {version}")) }
+    }
+
+    /// The rules that the manifest asks for: made if that is wanted, else mentioned.
+    async fn rules(&self, client: &Client, component: &Component) -> Result<()> {
+        // The host has taken the manifest: it reads.
+        let manifest = component.manifest.as_deref().and_then(|text| Manifest::parse(text).ok());
+        let Some(manifest) = manifest.filter(|manifest| !manifest.subscribe.is_empty()) else { return Ok(()) };
+        if self.with_rules {
+            return subscribe::make_rules(client, &manifest, &component.name).await;
+        }
+        screen::note("its manifest names events: --with-rules makes the rules that bring them to it")
     }
 }
 

@@ -1,0 +1,151 @@
+//! `bulkhead plugin build`: runs the manifest's command, and says what came out of it as an upload would see it.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use bulkhead_sandbox::Inspection;
+use clap::Args;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::error::Error;
+use crate::cli::error::Result;
+use crate::cli::input;
+use crate::cli::paint::Paint;
+use crate::cli::paint::clean;
+use crate::cli::plugin::local::Bench;
+use crate::cli::plugin::local::Loaded;
+use crate::cli::plugin::local::MANIFEST;
+use crate::cli::plugin::local::Project;
+use crate::cli::plugin::toolchain;
+use crate::cli::plugin::words;
+use crate::cli::screen;
+use crate::cli::screen::Format;
+use crate::cli::screen::Output;
+use crate::cli::value;
+
+const EXAMPLES: &str = "Examples:
+  bulkhead plugin build
+  bulkhead plugin build plugins/fraud -o json
+
+Runs `[build] command` of plugin.toml in its folder, then checks the component as an upload is checked.";
+
+/// What is built.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Build {
+    /// The plugin's folder
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A component that was built and checked.
+pub struct Built {
+    /// How long the command took.
+    pub took: Duration,
+    /// The component, compiled.
+    pub loaded: Loaded,
+}
+
+impl Build {
+    /// Does it.
+    pub async fn run(self) -> Result<()> {
+        let project = Project::open(&self.folder).await?;
+        let built = build(&project, &Bench::open()?).await?;
+        let inspection = &built.loaded.inspection;
+        let warnings = words::warnings(&project.manifest, inspection);
+        if self.format.output == Output::Json {
+            return screen::json(&described(&project, &built, &warnings)?);
+        }
+        let paint = Paint::stdout();
+        let took = value::micros(u64::try_from(built.took.as_micros()).unwrap_or(u64::MAX));
+        screen::line(&format!("{} {}  built in {took}", paint.green("ok"), paint.bold(&project.manifest.plugin.name)))?;
+        screen::line(&format!("  component  {}", project.artifact()?.display()))?;
+        screen::line(&format!("  size       {}", size(inspection)))?;
+        screen::line(&format!("  world      {}", words::world(inspection)))?;
+        screen::line(&format!("  digest     {}", inspection.digest))?;
+        for (at, line) in words::abilities(&project.manifest, inspection).iter().enumerate() {
+            screen::line(&format!("  {:9}  {}", if at == 0 { "does" } else { "" }, clean(line)))?;
+        }
+        for warning in &warnings {
+            screen::note(&format!("{} {}", paint.yellow("warning:"), clean(warning)))?;
+        }
+        screen::note(&format!("next: bulkhead plugin test {0}, bulkhead plugin push {0}", self.folder.display()))
+    }
+}
+
+/// Runs the command and checks what it made.
+pub async fn build(project: &Project, bench: &Bench) -> Result<Built> {
+    let began = Instant::now();
+    command(project).await?;
+    let took = began.elapsed();
+    let artifact = project.artifact()?;
+    if !artifact.is_file() {
+        return Err(Error::hinted(
+            format!("the build ended well, but {} is not there", artifact.display()),
+            format!("let `artifact` under [build] in {MANIFEST} say where the command writes the component"),
+        ));
+    }
+    let loaded = bench.load(input::bytes(&artifact).await?).await?;
+    Ok(Built { took, loaded })
+}
+
+/// Runs the manifest's command, with what it says going to standard error as it comes.
+async fn command(project: &Project) -> Result<()> {
+    let Some(command) = &project.build.command else {
+        return Err(Error::hinted(
+            format!("{} names no command", project.folder.join(MANIFEST).display()),
+            "add `command = \"…\"` to its [build]",
+        ));
+    };
+    let paint = Paint::stderr();
+    screen::note(&paint.dim(&format!("$ {command}")))?;
+    let mut shell = tokio::process::Command::new("sh");
+    shell.arg("-c").arg(command).current_dir(&project.folder).stdin(Stdio::null()).kill_on_drop(true);
+    shell.envs(toolchain::environment(command, &project.folder)?);
+    // It would put the component where the manifest does not look for it.
+    shell.env_remove("CARGO_TARGET_DIR");
+    // Results go to standard output, and this is none.
+    shell.stdout(std::io::stderr());
+    let status = shell.status().await.map_err(|cause| Error::failed(format!("no shell can be started: {cause}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    let how = status.code().map_or_else(|| "was ended by a signal".to_owned(), |code| format!("ended with {code}"));
+    Err(Error::hinted(format!("the build failed: `{command}` {how}"), hint(command, status.code())))
+}
+
+/// A shell says by 127 that it found no such program.
+fn hint(command: &str, code: Option<i32>) -> String {
+    match code {
+        Some(127) => {
+            let program = command.split_whitespace().next().unwrap_or_default();
+            format!("`{program}` is not installed here, or not on PATH")
+        }
+        _ => "what it said stands above".to_owned(),
+    }
+}
+
+fn size(inspection: &Inspection) -> String {
+    let (size, code) = (value::bytes(inspection.size), value::bytes(inspection.artefact_size));
+    format!("{size} ({code} of machine code)")
+}
+
+/// For programs.
+fn described(project: &Project, built: &Built, warnings: &[String]) -> Result<Value> {
+    let inspection = &built.loaded.inspection;
+    Ok(json!({
+        "plugin": project.manifest.plugin.name,
+        "artifact": project.artifact()?.display().to_string(),
+        "build_ms": u64::try_from(built.took.as_millis()).unwrap_or(u64::MAX),
+        "world": words::world(inspection),
+        "does": words::abilities(&project.manifest, inspection),
+        "inspection": inspection,
+        "grants": project.manifest.grants,
+        "warnings": warnings,
+    }))
+}

@@ -1,0 +1,317 @@
+//! `bulkhead plugin watch`: builds, tests and uploads again whenever something changes.
+//!
+//! ```text
+//! a file of `watch` or the manifest ──▶ build ──▶ tests (or one event) ──▶ push --activate, where a host is known
+//! a fixture ─────────────────────────────────────▶ tests
+//! ```
+//!
+//! Each step happens only if the one before went well: what runs on the host stays while the new one fails.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use notify::EventKind;
+use notify::RecursiveMode;
+use notify::event::ModifyKind;
+use notify_debouncer_full::DebounceEventResult;
+use notify_debouncer_full::DebouncedEvent;
+use notify_debouncer_full::Debouncer;
+use notify_debouncer_full::NoCache;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::sync::mpsc;
+
+use crate::cli::client::Client;
+use crate::cli::connection::Connection;
+use crate::cli::error::Error;
+use crate::cli::error::Result;
+use crate::cli::paint::Paint;
+use crate::cli::plugin::build;
+use crate::cli::plugin::build::Built;
+use crate::cli::plugin::local::Bench;
+use crate::cli::plugin::local::MANIFEST;
+use crate::cli::plugin::local::Project;
+use crate::cli::plugin::push::Component;
+use crate::cli::plugin::push::upload;
+use crate::cli::plugin::run;
+use crate::cli::plugin::test;
+use crate::cli::screen;
+use crate::cli::stop::stopped;
+use crate::cli::value;
+use crate::cli::value::at;
+use crate::fixture;
+use crate::fixture::Ending;
+use crate::fixture::Fixture;
+
+/// How long changes are gathered: an editor writes a file in several steps.
+const GATHER: Duration = Duration::from_millis(100);
+/// What is watched where the manifest names nothing.
+const USUAL: [&str; 6] = ["src/**", "*.rs", "*.py", "*.ts", "*.js", "*.mjs"];
+
+const EXAMPLES: &str = "Examples:
+  bulkhead plugin watch
+  bulkhead plugin watch plugins/fraud --event order.json   # run this event instead of the fixtures
+  bulkhead plugin watch --no-push
+
+With a host (a profile of `bulkhead dev`, or BULKHEAD_KEY) each good build becomes the active version there.
+Enter does everything again; Ctrl-C ends it.";
+
+/// What is watched.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Watch {
+    /// The plugin's folder
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Run this event instead of the fixtures
+    #[arg(short, long, value_name = "FILE")]
+    event: Option<PathBuf>,
+    /// Upload nothing, even where a host is known
+    #[arg(long)]
+    no_push: bool,
+}
+
+/// What a change asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    /// A fixture or the event: run again.
+    Case,
+    /// Everything else: build again.
+    Source,
+}
+
+impl Watch {
+    /// Does it, until it is interrupted.
+    pub async fn run(self, connection: &Connection) -> Result<()> {
+        let bench = Bench::open()?;
+        let client = if self.no_push { None } else { connection.tenant().ok() };
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        let mut built = None;
+        let mut change = Change::Source;
+        let mut again = lines();
+        loop {
+            // Watched anew each time: the manifest may name other files now.
+            let watching = match Project::open(&self.folder).await {
+                Ok(project) => Some(self.watch(&project, sender.clone())?),
+                Err(_) => Some(watch_manifest(&self.folder, sender.clone())?),
+            };
+            let round = self.round(change, &bench, &mut built, client.as_ref());
+            tokio::select! {
+                outcome = round => told(outcome)?,
+                () = stopped() => return Ok(()),
+            }
+            change = tokio::select! {
+                Some(change) = changes.recv() => change,
+                Some(()) = again.recv() => Change::Source,
+                () = stopped() => return Ok(()),
+            };
+            while let Ok(further) = changes.try_recv() {
+                change = change.max(further);
+            }
+            drop(watching);
+        }
+    }
+
+    /// Everything that a change asks for.
+    async fn round(
+        &self,
+        change: Change,
+        bench: &Bench,
+        built: &mut Option<Built>,
+        client: Option<&Client>,
+    ) -> Result<()> {
+        clear()?;
+        let project = Project::open(&self.folder).await?;
+        if change == Change::Source || built.is_none() {
+            *built = None;
+            *built = Some(build::build(&project, bench).await?);
+        }
+        let Some(built) = built.as_ref() else { return Ok(()) };
+        let took = value::micros(u64::try_from(built.took.as_micros()).unwrap_or(u64::MAX));
+        let paint = Paint::stdout();
+        let name = &project.manifest.plugin.name;
+        screen::line(&format!("{} {}  built in {took}", paint.green("ok"), paint.bold(name)))?;
+        self.check(&project, bench, built).await?;
+        let Some(client) = client.filter(|_| change == Change::Source) else { return Ok(()) };
+        let component = Component::read(&project.folder, None, None).await?;
+        let answer = upload(client, &component, true).await?;
+        screen::line(&format!("{} version {} is active", paint.green("ok"), at(&answer, "/version")))
+    }
+
+    /// The fixtures, or the event.
+    async fn check(&self, project: &Project, bench: &Bench, built: &Built) -> Result<()> {
+        if let Some(file) = &self.event {
+            let fixture = Fixture::of(run::event(file).await?);
+            let exports = built.loaded.inspection.exports;
+            let case = fixture::run::Case::new(&fixture, &project.manifest, exports).map_err(Error::failed)?;
+            let (sandbox, plugin) = (bench.sandbox().clone(), built.loaded.plugin.clone());
+            let ran = tokio::task::spawn_blocking(move || case.run(&sandbox, &plugin)).await;
+            let ran = ran.map_err(|_| Error::failed("the sandbox broke off"))?;
+            run::print(&ran)?;
+            return if ran.happened.outcome == Ending::Done { Ok(()) } else { Err(Error::Told) };
+        }
+        let files = test::fixtures(&project.folder, &[])?;
+        if files.is_empty() {
+            return screen::note("no fixtures in tests/");
+        }
+        let outcome = test::all(&project.manifest, bench, &built.loaded, &files, false).await?;
+        outcome.print(&project.manifest.plugin.name)?;
+        if outcome.failed() == 0 { Ok(()) } else { Err(Error::Told) }
+    }
+
+    fn watch(&self, project: &Project, sender: mpsc::UnboundedSender<Change>) -> Result<Watching> {
+        let root = real(&project.folder)?;
+        let patterns = globs(&project.build.watch);
+        let artifact = project.build.artifact.as_ref().map(|artifact| root.join(artifact));
+        let event = self.event.as_ref().and_then(|file| real(file).ok());
+        let mut bases: Vec<(PathBuf, RecursiveMode)> = vec![(root.clone(), RecursiveMode::NonRecursive)];
+        bases.push((root.join(test::FOLDER), RecursiveMode::NonRecursive));
+        bases.extend(event.as_deref().and_then(Path::parent).map(|it| (it.to_path_buf(), RecursiveMode::NonRecursive)));
+        for pattern in &patterns {
+            let base = base(pattern.as_str());
+            if !base.as_os_str().is_empty() {
+                bases.push((root.join(base), RecursiveMode::Recursive));
+            }
+        }
+        let judge = move |path: &Path| {
+            if Some(path) == event.as_deref() {
+                return Some(Change::Case);
+            }
+            if Some(path) == artifact.as_deref() {
+                return None;
+            }
+            let place = path.strip_prefix(&root).ok()?;
+            let is_fixture = place.parent() == Some(Path::new(test::FOLDER))
+                && place.extension().is_some_and(|ending| ending == "json");
+            match () {
+                () if is_fixture => Some(Change::Case),
+                () if place == Path::new(MANIFEST) => Some(Change::Source),
+                () if patterns.iter().any(|pattern| pattern.matches_path(place)) => Some(Change::Source),
+                () => None,
+            }
+        };
+        watching(&bases, sender, judge)
+    }
+}
+
+/// Nothing but the manifest, while it is wrong.
+fn watch_manifest(folder: &Path, sender: mpsc::UnboundedSender<Change>) -> Result<Watching> {
+    let root = real(folder)?;
+    let manifest = root.join(MANIFEST);
+    let judge = move |path: &Path| (path == manifest).then_some(Change::Source);
+    watching(&[(root, RecursiveMode::NonRecursive)], sender, judge)
+}
+
+/// Watches for as long as it lives.
+type Watching = Debouncer<notify::RecommendedWatcher, NoCache>;
+
+fn watching(
+    bases: &[(PathBuf, RecursiveMode)],
+    sender: mpsc::UnboundedSender<Change>,
+    judge: impl Fn(&Path) -> Option<Change> + Send + 'static,
+) -> Result<Watching> {
+    let failed = |cause: notify::Error| Error::failed(format!("files cannot be watched: {cause}"));
+    let handle = move |result: DebounceEventResult| {
+        let events = result.unwrap_or_default();
+        let paths = events.iter().filter(|event| is_change(event)).flat_map(|event| &event.paths);
+        if let Some(change) = paths.filter_map(|path| judge(path)).max() {
+            // Nobody listens any more when the command is about to end.
+            let _ = sender.send(change);
+        }
+    };
+    let config = notify::Config::default();
+    let mut debouncer =
+        notify_debouncer_full::new_debouncer_opt(GATHER, None, handle, NoCache::new(), config).map_err(failed)?;
+    for (base, mode) in bases.iter().filter(|(base, _)| base.is_dir()) {
+        debouncer.watch(base, *mode).map_err(failed)?;
+    }
+    Ok(debouncer)
+}
+
+/// A build reads its sources: that is no change.
+fn is_change(event: &DebouncedEvent) -> bool {
+    !matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)))
+}
+
+fn globs(named: &[String]) -> Vec<glob::Pattern> {
+    let usual = USUAL.map(str::to_owned);
+    let named = if named.is_empty() { &usual[..] } else { named };
+    named.iter().filter_map(|pattern| glob::Pattern::new(pattern).ok()).collect()
+}
+
+/// The folder of a glob in which all that it matches lies.
+fn base(pattern: &str) -> PathBuf {
+    let parts: Vec<&str> = pattern.split('/').collect();
+    let fixed = parts.iter().take(parts.len() - 1).take_while(|part| !part.contains(['*', '?', '[']));
+    fixed.collect()
+}
+
+fn real(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|cause| Error::file(path, "found", &cause))
+}
+
+/// Lines of a person at the terminal; never any where there is none.
+fn lines() -> mpsc::UnboundedReceiver<()> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        if std::io::stdin().is_terminal() {
+            let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+            while let Ok(Some(_)) = lines.next_line().await {
+                if sender.send(()).is_err() {
+                    return;
+                }
+            }
+        }
+        // Kept open: a closed channel would look like a line.
+        sender.closed().await;
+    });
+    receiver
+}
+
+/// Begins a round at the top of the terminal.
+fn clear() -> Result<()> {
+    if std::io::stdout().is_terminal() { screen::raw(b"\x1b[2J\x1b[3J\x1b[H") } else { Ok(()) }
+}
+
+/// What went wrong is said, and the watch goes on. Only what nobody can read ends it.
+fn told(outcome: Result<()>) -> Result<()> {
+    let paint = Paint::stderr();
+    match outcome {
+        Ok(()) => {}
+        Err(Error::Output(cause)) => return Err(Error::Output(cause)),
+        Err(error) => {
+            eprint!("{}", error.render(paint));
+            screen::note(&paint.yellow("what ran before stays as it is"))?;
+        }
+    }
+    screen::note(&paint.dim("waiting for a change (Enter: again, Ctrl-C: end)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_folders_of_globs_are_watched() {
+        for (pattern, folder) in [
+            ("src/**", "src"),
+            ("src/a/*.rs", "src/a"),
+            ("Cargo.toml", ""),
+            ("*.py", ""),
+            ("a/b[12]/c", "a"),
+            ("**", ""),
+        ] {
+            assert_eq!(base(pattern), Path::new(folder), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_glob_takes_what_lies_below() {
+        let patterns = globs(&["src/**".to_owned(), "Cargo.toml".to_owned()]);
+        let matches = |path: &str| patterns.iter().any(|pattern| pattern.matches_path(Path::new(path)));
+        assert!(matches("src/lib.rs") && matches("src/a/b.rs") && matches("Cargo.toml"));
+        assert!(!matches("target/release/x") && !matches("README.md"));
+    }
+}
