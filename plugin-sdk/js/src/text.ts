@@ -3,6 +3,9 @@
  * beyond ASCII are looked at.
  */
 
+/** The native way from text to bytes, seven times as fast as a loop in QuickJS; Node has it from 25 on. */
+const fromBase64 = (Uint8Array as { fromBase64?: (text: string) => Uint8Array }).fromBase64?.bind(Uint8Array);
+
 /** Arguments that a call may have, with room. */
 const CHUNK = 0x8000;
 
@@ -26,6 +29,7 @@ export function decode(bytes: Uint8Array, fatal = false): string {
 /** Bytes of a text. A surrogate without its other half becomes U+FFFD. */
 export function encode(text: string): Uint8Array {
   const latin1 = text.toWellFormed().replace(/[^\x00-\x7f]+/g, (run) => unescape(encodeURIComponent(run)));
+  if (fromBase64 !== undefined) return fromBase64(btoa(latin1));
   const bytes = new Uint8Array(latin1.length);
   for (let at = 0; at < latin1.length; at++) bytes[at] = latin1.charCodeAt(at);
   return bytes;

@@ -9,23 +9,22 @@
 //! the two linkers, which rustc-web lacks.
 //!
 //! ```text
-//! <cache>/bulkhead/guest-toolchain/
-//!   lock                  held while one run looks or builds; others wait
-//!   .unfinished-<pid>/    being built; removed by the next run if its owner was killed
-//!   <version>/rustc       a whole one: it appears by a rename
+//! <cache>/bulkhead/guest-toolchain/     a shelf
+//!   <version>/rustc       a whole one
 //!   <version>/recipe      how it was built; another number here means: build again
 //! ```
 //!
 //! A toolchain that is there is used whatever the mirror has by now. Remove its folder to get a
 //! newer one.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::shelf::Shelf;
 use super::toolchain::{Stock, TARGET, has_std};
 use crate::apt;
 use crate::process;
@@ -34,30 +33,18 @@ use crate::progress::Step;
 /// Goes up when the steps below change what they leave behind.
 const RECIPE: &str = "1";
 
-const UNFINISHED: &str = ".unfinished-";
-
 /// The compiler, from the cache folder or made there now.
 pub fn compiler(stock: &Stock) -> Result<PathBuf> {
-    let shelf = cache_folder()?.join("bulkhead/guest-toolchain");
-    fs::create_dir_all(&shelf).with_context(|| format!("{} cannot be made", shelf.display()))?;
-    let _lock = lock(&shelf)?;
-    sweep(&shelf);
-    if let Some(found) = whole_one(&shelf)? {
+    let shelf = Shelf::open("guest-toolchain", "the guest toolchain")?;
+    if let Some(found) = whole_one(shelf.folder())? {
         lend_linkers(&found, stock)?;
         return Ok(found.join("rustc"));
     }
     let version = candidate()?;
-    announce(&version, &shelf);
-    let room = shelf.join(format!("{UNFINISHED}{}", std::process::id()));
-    let made = make(&room, stock).and_then(|()| {
-        let place = shelf.join(version.replace(':', "_"));
-        if place.exists() {
-            // Not whole, or `whole_one` would have taken it.
-            fs::remove_dir_all(&place)?;
-        }
-        fs::rename(&room, &place)?;
-        Ok(place)
-    });
+    announce(&version, shelf.folder());
+    let room = shelf.room()?;
+    // What is at that place is not whole, or `whole_one` would have taken it.
+    let made = make(&room, stock).and_then(|()| shelf.keep(&room, &version.replace(':', "_")));
     match made {
         Ok(place) => Ok(place.join("rustc")),
         Err(error) => Err(error.context(format!(
@@ -65,47 +52,6 @@ pub fn compiler(stock: &Stock) -> Result<PathBuf> {
              rustup's servers can be reached, `rustup target add {TARGET}` is the shorter way",
             room.display()
         ))),
-    }
-}
-
-fn cache_folder() -> Result<PathBuf> {
-    // The standard says that a relative XDG_CACHE_HOME is to be ignored.
-    let set = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    if let Some(folder) = set {
-        return Ok(folder);
-    }
-    let home = std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME says where a cache may be")?;
-    Ok(PathBuf::from(home).join(".cache"))
-}
-
-/// Keeps two runs apart. The system frees it when the process ends, however it ends.
-fn lock(shelf: &Path) -> Result<File> {
-    let path = shelf.join("lock");
-    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            eprintln!("another run is preparing the guest toolchain; waiting for it");
-            file.lock().context("the lock of the guest toolchain could not be taken")?;
-        }
-        Err(TryLockError::Error(error)) => {
-            return Err(error).context("the lock of the guest toolchain could not be taken");
-        }
-    }
-    Ok(file)
-}
-
-/// Removes what killed runs left; we hold the lock, so no run is at work in there. A compiler that
-/// outlived its run may still write for a moment, so what cannot be removed now is left to the next
-/// sweep: nothing depends on it.
-fn sweep(shelf: &Path) {
-    let Ok(entries) = fs::read_dir(shelf) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            drop(fs::remove_dir_all(entry.path()));
-        }
     }
 }
 

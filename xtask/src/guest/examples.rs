@@ -1,4 +1,4 @@
-//! Examples: builds every Rust plugin under `example-plugins/` in one cargo call.
+//! Examples: builds every plugin under `example-plugins/`; the Rust ones in one cargo call.
 
 use std::fs;
 use std::io::Read;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::javascript;
 use super::toolchain::{TARGET, Toolchain, toolchain};
 
 /// What a component begins with; a core module has 01 00 00 00 after the first four bytes.
@@ -29,7 +30,7 @@ pub fn build_examples(root: &Path) -> Result<Vec<Example>> {
     let toolchain = toolchain()?;
     let workspace = root.join("example-plugins");
     let target = workspace.join("target");
-    let examples = listed(&workspace, &target)?;
+    let mut examples = listed(&workspace, &target)?;
     if !target.join(TARGET).exists() {
         eprintln!("building {} example plugins (1 to 4 minutes the first time)", examples.len());
     }
@@ -45,9 +46,11 @@ pub fn build_examples(root: &Path) -> Result<Vec<Example>> {
     if !status.success() {
         bail!("the example plugins in {} do not build", workspace.display());
     }
+    examples.extend(javascript::build(root)?);
     for example in &examples {
         expect_component(&example.wasm)?;
     }
+    examples.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(examples)
 }
 
@@ -66,7 +69,6 @@ fn listed(workspace: &Path, target: &Path) -> Result<Vec<Example>> {
         let file = format!("{}.wasm", name.replace('-', "_"));
         examples.push(Example { name, wasm: target.join(TARGET).join("release").join(file), manifest });
     }
-    examples.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(examples)
 }
 

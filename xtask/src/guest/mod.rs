@@ -14,11 +14,24 @@
 //! Nothing here installs anything system-wide, and a run that is killed leaves nothing half-made
 //! behind.
 //!
-//! Reading order: `toolchain` (the decision), `debian` (the last resort), `examples` (the use).
+//! Plugins in JavaScript, TypeScript and Python are built by their SDKs, with tools from npm (`javascript`) and PyPI
+//! (`python`); test fixtures by toolchains of others (`foreign`).
+//!
+//! Reading order: `toolchain` (the decision), `debian` (the last resort), `examples` (the use), `javascript`, `python`,
+//! `foreign`; `shelf` is where what they make is kept, `inputs` tells whether it has to be made again.
 
 mod debian;
 mod examples;
+mod foreign;
+mod inputs;
+mod javascript;
+mod python;
+mod shelf;
 mod toolchain;
 
+pub use examples::Example;
 pub use examples::build_examples;
+pub use foreign::build as build_foreign;
+pub use python::build as build_python;
+pub use python::test_sdk as test_python_sdk;
 pub use toolchain::toolchain;
