@@ -1,5 +1,6 @@
 """Does what the event says: `{"do": "<name>"}` calls the function of that name."""
 
+import ast
 import datetime as datetime_module
 import logging
 import os
@@ -13,7 +14,7 @@ import uuid
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
-from bulkhead_plugin import Draft, Event, NotFound, Reject, Retry
+from bulkhead_plugin import Draft, Event, Refusal, Reject, Retry
 from bulkhead_plugin import context, effects, handler, log, state, transformer, usage
 
 DEEDS = {}
@@ -69,6 +70,7 @@ def everything(event):
     state.delete("k:1")
     usage.count("pages", 2)
     usage.count("pages")
+    assert random.Random("a seed").random() == random.Random("a seed").random()
 
 
 @deed
@@ -107,7 +109,7 @@ def clock(event):
 @deed
 def draws(event):
     numbers = [random.random(), random.randint(1, 1 << 60), secrets.token_hex(8), str(uuid.uuid4())]
-    numbers += [os.urandom(8).hex(), random.SystemRandom().random(), random.Random().random(), random.Random(event.id).random()]
+    numbers += [os.urandom(8).hex(), random.SystemRandom().random(), random.Random().random()]
     state.set("drawn", numbers)
 
 
@@ -136,10 +138,11 @@ def denied(event):
 
 @deed
 def refused(event):
-    try:
-        effects.deliver("nowhere", 1)
-    except NotFound as refusal:
-        log.info(f"not found: {refusal}")
+    for ask in (lambda: effects.deliver("nowhere", 1), lambda: state.set("", 1), lambda: context.secret("none")):
+        try:
+            ask()
+        except Refusal as refusal:
+            log.info(f"{type(refusal).__name__}: {refusal}")
 
 
 @deed
@@ -180,6 +183,16 @@ def opens(event):
 @deed
 def recurses(event):
     recurses(event)
+
+
+@deed
+def evaluates(event):
+    """Text that is no Python, where the parser does not ask for a file."""
+    for evaluate in (eval, ast.literal_eval):
+        try:
+            evaluate("1 +")
+        except SyntaxError as error:
+            log.info(error.msg)
 
 
 @deed

@@ -34,6 +34,9 @@ class Datetime(_real, metaclass=_Host):
     def utcnow(cls) -> "Datetime":
         return cls.fromtimestamp(_time.time(), _datetime.timezone.utc).replace(tzinfo=None)
 
+    def __repr__(self) -> str:
+        return f"datetime.{super().__repr__()}"
+
 
 Datetime.__name__ = Datetime.__qualname__ = "datetime"
 Datetime.__module__ = "datetime"
