@@ -119,9 +119,13 @@ pub struct DeliveryQuery {
 /// The outbox.
 #[async_trait]
 pub trait Deliveries: Send + Sync {
-    /// Pending deliveries that are due, oldest first, of tenants that are active; of those with a key only the first of
-    /// its (sink, key). A tenant's deliveries are sent by the node that has its home shard, so only those of tenants at
-    /// home in `shards` come. Leaves out the sinks and the deliveries named. Also says when the next one after that is due.
+    /// Pending deliveries that are due, of tenants that are active; of those with a key only the first of its (sink, key).
+    /// Tenants share the answer evenly, and so do the sinks of each, as far as they have any; it is in the order in which
+    /// they became due. Where there are more sinks than `limit`, the next look goes on behind this one.
+    ///
+    /// A tenant's deliveries are sent by the node that has its home shard, so only those of tenants at home in `shards`
+    /// come. Leaves out the sinks and the deliveries named; however much waits behind a sink that is left out, it costs
+    /// nothing. Also says when the next one after that is due, of those that this look came by and might have taken.
     async fn host_due_deliveries(
         &self,
         now: Timestamp,

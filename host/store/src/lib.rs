@@ -14,6 +14,7 @@ pub mod copy;
 pub mod deliveries;
 pub mod leases;
 pub mod log;
+mod look;
 pub mod outbox;
 pub mod postgres;
 mod row;

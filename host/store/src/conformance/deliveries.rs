@@ -12,6 +12,7 @@ use crate::catalogue::TenantState;
 use crate::deliveries::DeliveryQuery;
 use crate::deliveries::DeliveryState;
 use crate::deliveries::DeliveryView;
+use crate::deliveries::DueDelivery;
 use crate::deliveries::Settled;
 use crate::deliveries::Settlement;
 use crate::work::NewDelivery;
@@ -177,6 +178,80 @@ pub async fn a_paused_tenant_delivers_nothing(world: &mut World) -> Result<()> {
     world.store.set_tenant_state(tenant, TenantState::Active).await?;
     settle(world, other, "b", Settled::Delivered).await?;
     assert_eq!(due(world, at(0)).await?, ["a"]);
+    Ok(())
+}
+
+pub async fn a_flood_leaves_every_other_its_share(world: &mut World) -> Result<()> {
+    let flood: Vec<_> = (0..300).map(|number| format!("flood{number}")).collect();
+    let flood: Vec<_> = flood.iter().map(|id| (&**id, "s", None)).collect();
+    let (noisy, _) = deliver(world, "noisy", &flood).await?;
+    let (few, _) = deliver(world, "few", &[("1", "s", None), ("2", "t", None)]).await?;
+    let (one, _) = deliver(world, "one", &[("1", "s", Some("k")), ("2", "s", Some("k"))]).await?;
+    let (due, _) = world.store.host_due_deliveries(at(0), 10, &world.shards(), &[], &[]).await?;
+    let count = |tenant| due.iter().filter(|due| due.tenant == tenant).count();
+    assert_eq!((count(few), count(one)), (2, 1), "however much is before theirs");
+    assert!(count(noisy) >= 5, "{} of 10, where others want 3", count(noisy));
+    let place = |one: &DueDelivery| (one.created, one.position);
+    assert!(due.is_sorted_by_key(place), "what was made first comes first");
+    let in_flight: Vec<_> = due.iter().map(|due| (due.tenant, due.delivery.id.clone())).collect();
+    let (due, _) = world.store.host_due_deliveries(at(0), 1_000, &world.shards(), &[], &in_flight).await?;
+    assert_eq!(due.len(), 303 - in_flight.len(), "one may have everything if nobody else has anything");
+    Ok(())
+}
+
+pub async fn every_sink_has_its_turn(world: &mut World) -> Result<()> {
+    let mut expected = Vec::new();
+    for tenant in 0..8 {
+        let sinks: Vec<_> = (0..5).map(|sink| (format!("{tenant}-{sink}"), format!("sink{sink}"))).collect();
+        let made: Vec<_> = sinks.iter().map(|(id, sink)| (&**id, &**sink, None)).collect();
+        deliver(world, &format!("tenant{tenant}"), &made).await?;
+        expected.extend(sinks.into_iter().map(|(id, _)| id));
+    }
+    expected.sort_unstable();
+    for round in 0..2 {
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let (due, _) = world.store.host_due_deliveries(at(0), 10, &world.shards(), &[], &[]).await?;
+            seen.extend(due.into_iter().map(|due| due.delivery.id));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, expected, "round {round}: also if nothing becomes of those that were taken first");
+    }
+    Ok(())
+}
+
+pub async fn a_node_sends_what_is_at_home_with_it(world: &mut World) -> Result<()> {
+    let (a, _) = deliver(world, "a", &[("a", "s", None)]).await?;
+    let mut away = deliver(world, "b", &[("b", "s", None)]).await?.0;
+    for number in 0..100 {
+        if world.home(away) != world.home(a) {
+            break;
+        }
+        away = deliver(world, &format!("b{number}"), &[("b", "s", None)]).await?.0;
+    }
+    assert_ne!(world.home(away), world.home(a));
+    settle(world, away, "b", Settled::Retry(at(30))).await?;
+    let looked = world.store.host_due_deliveries(at(0), 10, &[world.home(away)], &[], &[]).await?;
+    assert_eq!((looked.0.len(), looked.1), (0, Some(at(30))));
+    let (due, next) = world.store.host_due_deliveries(at(30), 10, &[world.home(away)], &[], &[]).await?;
+    assert_eq!((due.len(), due[0].tenant, next), (1, away, None));
+    let (due, next) = world.store.host_due_deliveries(at(30), 10, &[], &[], &[]).await?;
+    assert_eq!((due.len(), next), (0, None), "a node without shards sends nothing");
+    Ok(())
+}
+
+pub async fn only_what_may_go_has_a_next_time(world: &mut World) -> Result<()> {
+    let (paused, _) = deliver(world, "paused", &[("1", "s", None)]).await?;
+    let (tenant, _) = deliver(world, "a", &[("1", "out", None), ("2", "s", None), ("3", "s", None)]).await?;
+    for (whose, id, due) in [(paused, "1", 5), (tenant, "1", 6), (tenant, "2", 8)] {
+        settle(world, whose, id, Settled::Retry(at(due))).await?;
+    }
+    world.store.set_tenant_state(paused, TenantState::Paused).await?;
+    let without = [(tenant, "out".to_owned())];
+    let (due, next) = world.store.host_due_deliveries(at(0), 10, &world.shards(), &without, &[]).await?;
+    assert_eq!((due.len(), &*due[0].delivery.id, next), (1, "3", Some(at(8))));
+    let (_, next) = world.store.host_due_deliveries(at(0), 10, &world.shards(), &[], &[]).await?;
+    assert_eq!(next, Some(at(6)));
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! The outbox. `due` is set on the first of each line (tenant, sink, key) only, see `advance` in the migrations.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -14,19 +13,22 @@ use crate::deliveries::DeliveryQuery;
 use crate::deliveries::DeliveryView;
 use crate::deliveries::DueDelivery;
 use crate::deliveries::Settlement;
+use crate::look::Look;
+use crate::look::Looked;
+use crate::look::Queue;
+use crate::look::share;
 use crate::postgres::Postgres;
 use crate::row::Columns;
 use crate::row::delivery::DROPPED;
 use crate::row::delivery::PENDING;
+use crate::row::delivery::candidate;
 use crate::row::delivery::delivery_columns;
 use crate::row::delivery::due_delivery;
+use crate::row::delivery::queue;
 use crate::row::delivery::settled_number;
 use crate::row::delivery::state_number;
 use crate::row::delivery::view;
 
-/// Rows looked at per statement, at least and at most: some may be left out.
-const LOOK_MIN: u32 = 16;
-const LOOK_MAX: u32 = 256;
 /// Settlements per transaction: it holds a lock for each tenant that has lines among them.
 const SETTLED_MAX: usize = 256;
 /// Parked deliveries changed per transaction, so that the tenant's batches do not wait long.
@@ -42,48 +44,52 @@ impl Deliveries for Postgres {
         without_sinks: &[(TenantId, String)],
         in_flight: &[(TenantId, String)],
     ) -> Result<(Vec<DueDelivery>, Option<Timestamp>)> {
-        let without: HashSet<_> = without_sinks.iter().map(|(tenant, sink)| (*tenant, sink.as_str())).collect();
-        let in_flight: HashSet<_> = in_flight.iter().map(|(tenant, id)| (*tenant, id.as_str())).collect();
         let numbers = || shards.iter().map(|shard| i64::from(shard.0));
-        let look = limit.clamp(LOOK_MIN, LOOK_MAX);
-        let (mut chosen, mut first) = (Vec::new(), None);
+        let known = self.0.floor.get(shards);
+        let hints = || known.iter().flatten();
+        let (mut look, mut seen) = (Look::new(now, limit, without_sinks, self.0.mark.get()), Vec::new());
         let begin = Instant::now();
-        let floor = self.0.floor.get(shards);
-        let mut after = (floor.unwrap_or(i64::MIN), 0);
-        // First the narrow index, until there are enough that may go; then their rows.
-        while chosen.len() < limit as usize {
-            let sql = "SELECT * FROM due_deliveries($1, $2, $3, $4, $5)";
+        while let Some((after, at_most)) = look.step() {
+            let sql = "SELECT * FROM due_queues($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
             let rows = self.call(sql, |args| {
-                args.int(now.0).ints(numbers()).int(after.0).int(after.1).int(i64::from(look));
+                args.int(now.0).ints(numbers()).int(after.map_or(-1, |place| i64::from(place.shard.0)));
+                args.int(after.map_or(0, |place| place.tenant.0)).text(after.map_or("", |place| &place.sink));
+                args.int(i64::from(at_most))
+                    .ints(hints().map(|(place, _)| i64::from(place.shard.0)))
+                    .ints(hints().map(|(place, _)| place.tenant.0))
+                    .texts(hints().map(|(place, _)| place.sink.as_str()))
+                    .ints(hints().map(|(_, oldest)| *oldest));
             });
-            let rows = rows.await?;
-            for row in &rows {
-                let mut columns = Columns::new(row);
-                after = (columns.int()?, columns.int()?);
-                first.get_or_insert(after.0);
-                let (tenant, sink, id) = (TenantId(columns.int()?), columns.text()?, columns.text()?);
-                if !without.contains(&(tenant, sink.as_str())) && !in_flight.contains(&(tenant, id.as_str())) {
-                    chosen.push((tenant, id));
-                }
+            let queues: Vec<Queue> = rows.await?.iter().map(queue).collect::<Result<_>>()?;
+            if known.is_none() {
+                seen.extend(queues.iter().map(|queue| (queue.place.clone(), queue.oldest.0)));
             }
-            if rows.len() < look as usize {
-                break;
-            }
+            look.found(queues);
         }
-        if floor.is_none() {
-            self.0.floor.looked(shards, first.unwrap_or(now.0).min(now.0), begin.elapsed());
+        let Looked { queues, each, next, resume } = look.end();
+        if known.is_none() {
+            self.0.floor.looked(shards, seen, resume.is_none().then_some(now.0), begin.elapsed());
         }
-        chosen.truncate(limit as usize);
-        let mut due = Vec::new();
-        if !chosen.is_empty() {
-            let sql = "SELECT * FROM fetch_deliveries($1, $2)";
-            let rows = self.call(sql, |args| {
-                args.ints(chosen.iter().map(|(tenant, _)| tenant.0)).texts(chosen.iter().map(|(_, id)| id.as_str()));
-            });
-            due = rows.await?.iter().map(due_delivery).collect::<Result<_>>()?;
+        self.0.mark.set(resume);
+        if queues.is_empty() {
+            return Ok((Vec::new(), next));
         }
-        let rows = self.call("SELECT next_delivery($1, $2)", |args| _ = args.int(now.0).ints(numbers())).await?;
-        let next = rows.first().map_or(Ok(None), |row| Columns::new(row).time_opt())?;
+        let sql = "SELECT * FROM due_deliveries($1, $2, $3, $4, $5, $6, $7, $8)";
+        let rows = self.call(sql, |args| {
+            args.int(now.0)
+                .ints(queues.iter().map(|queue| i64::from(queue.place.shard.0)))
+                .ints(queues.iter().map(|queue| queue.place.tenant.0))
+                .texts(queues.iter().map(|queue| queue.place.sink.as_str()))
+                .ints(queues.iter().map(|queue| queue.oldest.0))
+                .int(i64::from(each))
+                .ints(in_flight.iter().map(|(tenant, _)| tenant.0))
+                .texts(in_flight.iter().map(|(_, id)| id.as_str()));
+        });
+        let chosen = share(rows.await?.iter().map(candidate).collect::<Result<_>>()?, limit);
+        let rows = self.call("SELECT * FROM fetch_deliveries($1, $2)", |args| {
+            args.ints(chosen.iter().map(|one| one.tenant.0)).texts(chosen.iter().map(|one| one.id.as_str()));
+        });
+        let due = rows.await?.iter().map(due_delivery).collect::<Result<_>>()?;
         Ok((due, next))
     }
 

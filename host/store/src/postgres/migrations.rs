@@ -28,6 +28,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (3, "catalogue", include_str!("../../../../migrations/postgres/0003_catalogue.sql")),
     (4, "quotas", include_str!("../../../../migrations/postgres/0004_quotas.sql")),
     (5, "retention", include_str!("../../../../migrations/postgres/0005_retention.sql")),
+    (6, "due_deliveries", include_str!("../../../../migrations/postgres/0006_due_deliveries.sql")),
 ];
 
 /// Where everything of ours is.

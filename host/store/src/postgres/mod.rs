@@ -75,6 +75,7 @@ use self::session::Session;
 use self::text::Args;
 use crate::Backend;
 use crate::Result;
+use crate::look::Mark;
 
 /// A handle on the store; cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,6 +86,8 @@ struct Inner {
     pool: PgPool,
     appends: Appends,
     floor: Floor,
+    /// Where the next look for due deliveries begins.
+    mark: Mark,
     shards: u16,
 }
 
@@ -96,7 +99,7 @@ impl Postgres {
     pub async fn open(options: Options) -> Result<Self> {
         let (pool, shards) = open::open(&options).await?;
         let appends = Appends::start(pool.clone(), options.appenders);
-        Ok(Self(Arc::new(Inner { pool, appends, floor: Floor::default(), shards })))
+        Ok(Self(Arc::new(Inner { pool, appends, floor: Floor::default(), mark: Mark::default(), shards })))
     }
 
     /// Ends all connections, after what is under way.

@@ -10,6 +10,9 @@ use crate::deliveries::DeliveryState;
 use crate::deliveries::DeliveryView;
 use crate::deliveries::DueDelivery;
 use crate::deliveries::Settled;
+use crate::look::Candidate;
+use crate::look::Place;
+use crate::look::Queue;
 use crate::row::AnyRow;
 use crate::row::Columns;
 
@@ -42,6 +45,26 @@ pub(crate) fn due_delivery<'r>(row: impl Into<AnyRow<'r>>) -> Result<DueDelivery
         key: columns.text_opt()?,
         attempts: columns.narrow()?,
         created: columns.time()?,
+    })
+}
+
+/// A row of what a step came by: shard, tenant, sink, whether the tenant is at work, when the first is due, and when the
+/// next one will be.
+pub(crate) fn queue<'r>(row: impl Into<AnyRow<'r>>) -> Result<Queue> {
+    let mut columns = Columns::new(row);
+    let place = Place { shard: columns.shard()?, tenant: TenantId(columns.int()?), sink: columns.text()? };
+    Ok(Queue { place, active: columns.flag()?, oldest: columns.time()?, next: columns.time_opt()? })
+}
+
+/// A row of the narrow part of a delivery: when it is due, its place in order, tenant, sink and id.
+pub(crate) fn candidate<'r>(row: impl Into<AnyRow<'r>>) -> Result<Candidate> {
+    let mut columns = Columns::new(row);
+    Ok(Candidate {
+        due: columns.time()?,
+        seq: columns.int()?,
+        tenant: TenantId(columns.int()?),
+        sink: columns.text()?,
+        id: columns.text()?,
     })
 }
 

@@ -1,7 +1,6 @@
 //! The outbox. `due` is set on the first of each line (tenant, sink, key) only, see `writer::outbox`.
 
 use std::collections::BTreeSet;
-use std::collections::HashSet;
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
@@ -15,14 +14,21 @@ use crate::deliveries::DeliveryQuery;
 use crate::deliveries::DeliveryView;
 use crate::deliveries::DueDelivery;
 use crate::deliveries::Settlement;
+use crate::look::Look;
+use crate::look::Looked;
+use crate::look::Queue;
+use crate::look::share;
 use crate::row::Columns;
 use crate::row::delivery::DROPPED;
 use crate::row::delivery::PENDING;
+use crate::row::delivery::candidate;
 use crate::row::delivery::delivery_columns;
 use crate::row::delivery::due_delivery;
+use crate::row::delivery::queue;
 use crate::row::delivery::settled_number;
 use crate::row::delivery::state_number;
 use crate::row::delivery::view;
+use crate::row::list_text;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::text::Args;
@@ -33,9 +39,48 @@ use crate::sqlite::writer::outbox::Line;
 use crate::sqlite::writer::outbox::advance;
 use crate::sqlite::writer::transaction::Transaction;
 
-/// Rows looked at per statement, at least and at most: some may be left out.
-const LOOK_MIN: u32 = 16;
-const LOOK_MAX: u32 = 256;
+/// Steps along the queues behind a place, from the first row of one to the first row of the next.
+const STEP: &str = "
+    WITH RECURSIVE step (seq) AS (
+        SELECT * FROM (
+            SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
+            WHERE d.due IS NOT NULL AND (d.tenant, d.sink) > (?2, ?3) ORDER BY d.tenant, d.sink, d.due, d.seq LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
+            WHERE d.due IS NOT NULL AND (d.tenant, d.sink) > (l.tenant, l.sink)
+            ORDER BY d.tenant, d.sink, d.due, d.seq LIMIT 1
+        ) FROM step CROSS JOIN deliveries l ON l.seq = step.seq
+        LIMIT ?4
+    )
+    SELECT 0, d.tenant, d.sink, EXISTS (SELECT 1 FROM tenants t WHERE t.id = d.tenant AND t.state = 0), d.due,
+           iif(d.due > ?1, d.due, (
+               SELECT n.due FROM deliveries n INDEXED BY deliveries_queue
+               WHERE n.tenant = d.tenant AND n.sink = d.sink AND n.due > ?1 ORDER BY n.due LIMIT 1
+           ))
+    FROM step CROSS JOIN deliveries d ON d.seq = step.seq ORDER BY d.tenant, d.sink";
+
+/// The first of each of these queues that are due, at most so many of each, but for those that are under way; the narrow
+/// part of them.
+const TAKE: &str = "
+    WITH RECURSIVE under_way (name) AS MATERIALIZED (
+        SELECT (value ->> 0) || ' ' || (value ->> 1) FROM json_each(?4)
+    ), took (turn, seq) AS (
+        SELECT 1, (
+            SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
+            WHERE d.tenant = q.value ->> 0 AND d.sink = q.value ->> 1 AND d.due <= ?1
+            AND d.tenant || ' ' || d.id NOT IN under_way ORDER BY d.due, d.seq LIMIT 1
+        ) FROM json_each(?3) q
+        UNION ALL
+        SELECT took.turn + 1, (
+            SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
+            WHERE d.tenant = l.tenant AND d.sink = l.sink AND (d.due, d.seq) > (l.due, l.seq) AND d.due <= ?1
+            AND d.tenant || ' ' || d.id NOT IN under_way ORDER BY d.due, d.seq LIMIT 1
+        ) FROM took CROSS JOIN deliveries l ON l.seq = took.seq WHERE took.turn < ?2
+    )
+    SELECT d.due, d.seq, d.tenant, d.sink, d.id FROM took CROSS JOIN deliveries d ON d.seq = took.seq";
+
 /// Parked deliveries changed per transaction, so that nobody else's append waits long.
 const PAGE: i64 = 2_000;
 
@@ -49,43 +94,34 @@ impl Deliveries for Sqlite {
         without_sinks: &[(TenantId, String)],
         in_flight: &[(TenantId, String)],
     ) -> Result<(Vec<DueDelivery>, Option<Timestamp>)> {
-        let without: HashSet<_> = without_sinks.iter().map(|(tenant, sink)| (*tenant, sink.as_str())).collect();
-        let in_flight: HashSet<_> = in_flight.iter().map(|(tenant, id)| (*tenant, id.as_str())).collect();
-        let at_home = |tenant| shards.contains(&Shard::of(tenant, "", self.core().shards, 1));
         let mut conn = self.readers().get().await?;
-        // First the narrow index, until there are enough that may go; then their rows.
-        let sql = "SELECT d.due, d.seq, d.tenant, d.sink FROM deliveries d INDEXED BY deliveries_due
-                   CROSS JOIN tenants t ON t.id = d.tenant
-                   WHERE d.due <= ? AND (d.due, d.seq) > (?, ?) AND t.state = 0 ORDER BY d.due, d.seq LIMIT ?";
-        let look = limit.clamp(LOOK_MIN, LOOK_MAX);
-        let (mut chosen, mut after) = (Vec::new(), (i64::MIN, 0));
-        while chosen.len() < limit as usize {
+        let mut look = Look::new(now, limit, without_sinks, self.0.mark.get());
+        while let Some((after, at_most)) = look.step() {
             let mut args = Args::default();
-            args.int(now.0).int(after.0).int(after.1).int(i64::from(look));
-            let rows = fetch(&mut conn, sql, args).await.map_err(fault::outward)?;
-            let mut looked = Vec::with_capacity(rows.len());
-            for row in &rows {
-                let mut columns = Columns::new(row);
-                after = (columns.int()?, columns.int()?);
-                let (tenant, sink) = (TenantId(columns.int()?), columns.text()?);
-                if !without.contains(&(tenant, sink.as_str())) && at_home(tenant) {
-                    looked.push(after.1);
-                }
+            args.int(now.0).int(after.map_or(0, |place| place.tenant.0)).text(after.map_or("", |place| &place.sink));
+            args.int(i64::from(at_most));
+            let rows = fetch(&mut conn, STEP, args).await.map_err(fault::outward)?;
+            let mut queues: Vec<Queue> = rows.iter().map(queue).collect::<Result<_>>()?;
+            for queue in &mut queues {
+                queue.active &= shards.contains(&Shard::of(queue.place.tenant, "", self.core().shards, 1));
             }
-            let found = read_due(&mut conn, &looked).await?;
-            chosen.extend(found.into_iter().filter(|due| !in_flight.contains(&(due.tenant, due.delivery.id.as_str()))));
-            if rows.len() < look as usize {
-                break;
-            }
+            look.found(queues);
         }
-        chosen.truncate(limit as usize);
+        let Looked { queues, each, next, resume } = look.end();
+        self.0.mark.set(resume);
+        if queues.is_empty() {
+            return Ok((Vec::new(), next));
+        }
+        let queues: Vec<_> = queues.iter().map(|queue| (queue.place.tenant.0, &queue.place.sink)).collect();
+        let in_flight: Vec<_> = in_flight.iter().map(|(tenant, id)| (tenant.0, id)).collect();
         let mut args = Args::default();
-        args.int(now.0);
-        let sql = "SELECT d.due FROM deliveries d INDEXED BY deliveries_due CROSS JOIN tenants t ON t.id = d.tenant
-                   WHERE d.due > ? AND t.state = 0 ORDER BY d.due LIMIT 1";
-        let rows = fetch(&mut conn, sql, args).await.map_err(fault::outward)?;
-        let next = rows.first().map(|row| Columns::new(row).time()).transpose()?;
-        Ok((chosen, next))
+        args.int(now.0).int(i64::from(each)).text_opt(list_text(&queues).as_deref());
+        args.text_opt(list_text(&in_flight).as_deref());
+        let rows = fetch(&mut conn, TAKE, args).await.map_err(fault::outward)?;
+        let mut chosen = share(rows.iter().map(candidate).collect::<Result<_>>()?, limit);
+        chosen.sort_unstable_by_key(|one| (one.due, one.seq));
+        let seqs: Vec<i64> = chosen.iter().map(|one| one.seq).collect();
+        Ok((read_due(&mut conn, &seqs).await?, next))
     }
 
     async fn host_settle(&self, settlements: Vec<Settlement>) -> Result<()> {

@@ -21,6 +21,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (3, "catalogue", include_str!("../../../../migrations/sqlite/0003_catalogue.sql")),
     (4, "quotas", include_str!("../../../../migrations/sqlite/0004_quotas.sql")),
     (5, "retention", include_str!("../../../../migrations/sqlite/0005_retention.sql")),
+    (6, "due_deliveries", include_str!("../../../../migrations/sqlite/0006_due_deliveries.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

@@ -88,6 +88,7 @@ use self::writer::op::Op;
 use self::writer::op::Work;
 use crate::Backend;
 use crate::Result;
+use crate::look::Mark;
 use crate::row;
 
 /// A handle on the store; cheap to clone. The store closes when [`Sqlite::close`] is called, or after the last handle
@@ -99,6 +100,8 @@ pub struct Sqlite(Arc<Inner>);
 struct Inner {
     core: Arc<Core>,
     readers: Readers,
+    /// Where the next look for due deliveries begins.
+    mark: Mark,
     queue: mpsc::Sender<Op>,
     /// Kibibytes that may wait in the queue.
     room: Arc<Semaphore>,
@@ -119,7 +122,7 @@ impl Sqlite {
         let room_max = u32::try_from(core.options.queue_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
         let room = Arc::new(Semaphore::new(room_max as usize));
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
-        Ok(Self(Arc::new(Inner { core, readers, queue, room, room_max, writer })))
+        Ok(Self(Arc::new(Inner { core, readers, mark: Mark::default(), queue, room, room_max, writer })))
     }
 
     /// Works off what is queued, folds the log into the database and closes. Calls that come later fail,
