@@ -1,24 +1,23 @@
 //! The sandbox against components that behave, and against those that do not.
 //!
 //! Guests are written here as text and made components on the spot, so that nothing but this crate is needed; only
-//! those of other languages are [`built`] beforehand. The names in the comments (H01 …) are those of the threat
-//! catalogue.
+//! those of other languages are built beforehand, for [`toolchains`]. The names in the comments (H01 …) are those of the
+//! threat catalogue.
 
 mod abi;
 mod artefacts;
-mod built;
 mod contract;
 mod cpu;
 mod determinism;
-mod foreign;
 mod golden;
 mod grants;
 mod guest;
+mod js;
 mod lab;
 mod lifecycle;
 mod memory;
 mod portable;
 mod recorder;
-mod python;
+mod toolchains;
 mod upload;
 mod wasi;
