@@ -56,7 +56,9 @@ static bool works(exports_bulkhead_plugin_handler_failure_t *failure) {
     return true;
 }
 
+// What the compiler must not think away.
 static volatile uint64_t turns;
+static void *volatile taken;
 
 bool exports_bulkhead_plugin_handler_handle(exports_bulkhead_plugin_handler_event_t *event,
                                             exports_bulkhead_plugin_handler_failure_t *failure) {
@@ -71,9 +73,8 @@ bool exports_bulkhead_plugin_handler_handle(exports_bulkhead_plugin_handler_even
         for (;;) turns++;
     } else if (asked_for(&event->data, "\"allocates\"")) {
         for (;;) {
-            void *more = malloc(1 << 20);
-            if (more == NULL) abort();
-            memset(more, 1, 1 << 20);
+            taken = malloc(1 << 20);
+            if (taken == NULL) abort();
         }
     }
     exports_bulkhead_plugin_handler_event_free(event);

@@ -56,7 +56,7 @@ def files() -> str:
 
 def network() -> str:
     try:
-        socket.create_connection(("127.0.0.1", 80), timeout=1)
+        socket.socket().connect(("127.0.0.1", 80))
     except OSError as error:
         return type(error).__name__
     return "connected"
