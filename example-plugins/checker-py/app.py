@@ -70,6 +70,7 @@ def everything(event):
     state.delete("k:1")
     usage.count("pages", 2)
     usage.count("pages")
+    assert b"\xfc".decode("latin-1") == b"\xff\xfe\xfc\x00".decode("utf-16") == "ü"
     assert random.Random("a seed").random() == random.Random("a seed").random()
 
 

@@ -109,7 +109,11 @@ def entry(module: str, roles: Sequence[str]) -> str:
     """The module that componentize-py looks for the classes in. The SDK comes first: it readies Python's modules."""
     classes = ", ".join(ROLES[role] for role in roles)
     names = ", ".join(map(repr, roles))
-    return f"from bulkhead_plugin._entry import {classes}, ready\nimport {module}\nready({names})\n"
+    return (
+        # The interpreter inside has these folders before it, and has no business in them.
+        "import sys\nsys.dont_write_bytecode = True\n"
+        f"from bulkhead_plugin._entry import {classes}, ready\nimport {module}\nready({names})\n"
+    )
 
 
 def componentize(room: Path, paths: Sequence[Path], output: Path) -> None:
