@@ -349,7 +349,7 @@ async fn parts(api: &Api, request: Request) -> Result<(Bytes, Option<String>)> {
             if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
                 request.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
             }
-            request.extensions_mut().insert(axum::extract::DefaultBodyLimit::disable());
+            axum::extract::DefaultBodyLimit::disable().apply(&mut request);
             form(request).await
         }
         other => Err(Problem::new(Code::MediaType, format!("`{}` is not taken here", shown(other)))
