@@ -14,4 +14,5 @@ mod sources;
 mod stop;
 mod swap;
 mod switches;
+mod toolchains;
 mod tour;
