@@ -44,9 +44,20 @@ pub fn build_host(root: &Path, release: bool) -> Result<PathBuf> {
 
 /// Builds the example plugins and lays them out as `<name>.wasm` beside `<name>.toml`; gives the folder.
 pub fn lay_out_plugins(root: &Path) -> Result<PathBuf> {
+    lay_out(root, guest::build_examples(root)?)
+}
+
+/// The same with those in Python and those of toolchains of others, which take more tools.
+pub fn lay_out_all_plugins(root: &Path) -> Result<PathBuf> {
+    lay_out_plugins(root)?;
+    lay_out(root, guest::build_python(root)?)?;
+    lay_out(root, guest::build_foreign(root)?)
+}
+
+fn lay_out(root: &Path, plugins: Vec<guest::Example>) -> Result<PathBuf> {
     let folder = root.join("target").join("plugins");
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    for example in guest::build_examples(root)? {
+    for example in plugins {
         for (from, ending) in [(&example.wasm, "wasm"), (&example.manifest, "toml")] {
             let to = folder.join(format!("{}.{ending}", example.name));
             fs::copy(from, &to).with_context(|| format!("{} cannot be written", to.display()))?;

@@ -49,10 +49,19 @@ enum Task {
     /// Measure the limits of this machine and ours beside them
     Bench(bench::Arguments),
     /// Find or make the compiler for plugins, and build the example plugins
+    ///
+    /// Rust's are built with this machine's toolchain or Debian's rustc-web (140 MB to download), those in JavaScript
+    /// with tools from npm (80 MB). --all adds those in Python with componentize-py from PyPI (17 MB), and the test
+    /// fixtures of other toolchains: jco with StarlingMonkey from npm (70 MB) and zig's clang from PyPI (101 MB). Each is
+    /// fetched once for this user, into the cache folder; Node and Python are installed from Debian where they are
+    /// missing.
     Guest {
         /// Print shell assignments for building a plugin of your own: eval "$(cargo xtask guest --env)"
         #[arg(long)]
         env: bool,
+        /// Also those in Python, and the components of other toolchains that tests need
+        #[arg(long, conflicts_with = "env")]
+        all: bool,
     },
 }
 
@@ -63,14 +72,19 @@ fn main() -> Result<ExitCode> {
         Task::Test(arguments) => suites::run(root, &arguments),
         Task::Services => services::run(),
         Task::Bench(arguments) => bench::run(root, &arguments),
-        Task::Guest { env: true } => {
+        Task::Guest { env: true, .. } => {
             for (name, value) in guest::toolchain()?.environment() {
                 println!("export {name}='{}'", value.display());
             }
             Ok(ExitCode::SUCCESS)
         }
-        Task::Guest { env: false } => {
-            for example in guest::build_examples(root)? {
+        Task::Guest { all, .. } => {
+            let mut built = guest::build_examples(root)?;
+            if all {
+                built.extend(guest::build_python(root)?);
+                built.extend(guest::build_foreign(root)?);
+            }
+            for example in built {
                 println!("{}\t{}", example.name, example.wasm.display());
             }
             Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use anyhow::Context;
 use anyhow::Result;
 
 /// What lies in a plugin's folder and does not go into the plugin.
-const NOT_INPUT: [&str; 5] = ["__pycache__", ".mypy_cache", "build", "tests", "README.md"];
+const NOT_INPUT: [&str; 7] = ["__pycache__", ".mypy_cache", "build", "node_modules", "dist", "tests", "README.md"];
 
 /// Makes `output` by calling `make`, unless it is there and was made from the same files by the same tools.
 ///

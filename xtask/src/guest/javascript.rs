@@ -5,9 +5,6 @@
 //! installed. A plugin is built anew only if its own files, the SDK or the tools have changed.
 
 use std::fs;
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +14,7 @@ use anyhow::Result;
 use anyhow::bail;
 
 use super::examples::Example;
+use super::inputs;
 use super::shelf::Shelf;
 use crate::apt;
 use crate::process;
@@ -27,35 +25,40 @@ const NODE_MIN: (u32, u32) = (18, 19);
 /// What the build needs of npm.
 const TOOLS: [&str; 3] = ["componentize-qjs", "esbuild", "typescript"];
 /// What of the SDK goes into a plugin.
-const SDK_PARTS: [&str; 7] = ["package.json", "package-lock.json", "bin", "build", "src", "types", "wit"];
-/// What in a plugin's folder does not.
-const NOT_INPUT: [&str; 4] = ["node_modules", "dist", "tests", "README.md"];
+const SDK_PARTS: [&str; 5] = ["package.json", "build", "src", "types", "wit"];
 
 /// Builds every plugin under `example-plugins/` that is a package of npm.
 pub fn build(root: &Path) -> Result<Vec<Example>> {
     let target = root.join("target/guest-js");
     let examples = listed(&root.join("example-plugins"), &target)?;
     let sdk = root.join("plugin-sdk/js");
-    let mut tools = None;
+    let pins = pins(&sdk)?;
     for example in &examples {
         let folder = example.manifest.parent().context("a manifest lies in a folder")?;
-        let inputs = format!("{:016x}", digest(folder, &sdk)?);
-        let stamp = target.join(format!("{}.inputs", example.name));
-        if example.wasm.exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == inputs) {
-            continue;
-        }
-        fs::create_dir_all(&target).with_context(|| format!("{} cannot be made", target.display()))?;
-        let tools = match &tools {
-            Some(tools) => tools,
-            None => tools.insert(install_tools(&sdk)?),
-        };
-        let mut command = Command::new("node");
-        command.arg(sdk.join("bin/bulkhead-js.mjs")).args(["build", "--out"]).arg(&example.wasm);
-        command.current_dir(folder).env("BULKHEAD_JS_TOOLS", tools);
-        process::read(&mut command).with_context(|| format!("the example plugin {} does not build", example.name))?;
-        fs::write(&stamp, inputs).with_context(|| format!("{} cannot be written", stamp.display()))?;
+        let mut inputs: Vec<PathBuf> = SDK_PARTS.iter().map(|part| sdk.join(part)).collect();
+        inputs.push(folder.to_owned());
+        inputs::unless_current(&example.wasm, &inputs, &pins, || {
+            let tools = install_tools(&sdk, &pins)?;
+            let mut command = Command::new("node");
+            command.arg(sdk.join("bin/bulkhead-js.mjs")).args(["build", "--out"]).arg(&example.wasm);
+            command.current_dir(folder).env("BULKHEAD_JS_TOOLS", tools);
+            process::read(&mut command)
+                .with_context(|| format!("the example plugin {} does not build", example.name))?;
+            Ok(())
+        })?;
     }
     Ok(examples)
+}
+
+/// Runs the tests of the SDK for JavaScript; answers how many passed.
+pub fn test_sdk(root: &Path) -> Result<u64> {
+    let sdk = root.join("plugin-sdk/js");
+    let tools = install_tools(&sdk, &pins(&sdk)?)?;
+    let mut command = Command::new("node");
+    command.args(["--test", "--test-reporter", "tap", "test/"]).current_dir(&sdk).env("BULKHEAD_JS_TOOLS", tools);
+    let report = process::read(&mut command).context("tests of plugin-sdk/js fail")?;
+    let passed = report.lines().find_map(|line| line.strip_prefix("# pass ")?.parse().ok());
+    passed.filter(|passed| *passed > 0).context("no test of plugin-sdk/js was run")
 }
 
 fn listed(plugins: &Path, target: &Path) -> Result<Vec<Example>> {
@@ -73,54 +76,28 @@ fn listed(plugins: &Path, target: &Path) -> Result<Vec<Example>> {
     Ok(examples)
 }
 
-/// A number that changes with anything that goes into the build.
-fn digest(plugin: &Path, sdk: &Path) -> Result<u64> {
-    let mut hasher = DefaultHasher::new();
-    for part in SDK_PARTS {
-        add(&mut hasher, sdk, &sdk.join(part), &[])?;
-    }
-    add(&mut hasher, plugin, plugin, &NOT_INPUT)?;
-    Ok(hasher.finish())
-}
-
-/// Adds a file, or all files of a folder in the order of their names.
-fn add(hasher: &mut DefaultHasher, base: &Path, path: &Path, except: &[&str]) -> Result<()> {
-    let unreadable = || format!("{} cannot be read", path.display());
-    if path.is_dir() {
-        let entries = fs::read_dir(path).with_context(unreadable)?.collect::<Result<Vec<_>, _>>()?;
-        let mut paths: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
-        paths.sort();
-        for path in paths {
-            if !except.iter().any(|name| path.file_name().is_some_and(|this| this == *name)) {
-                add(hasher, base, &path, except)?;
-            }
-        }
-    } else {
-        path.strip_prefix(base).unwrap_or(path).hash(hasher);
-        fs::read(path).with_context(unreadable)?.hash(hasher);
-    }
-    Ok(())
+/// The tools and their versions, as one word: `componentize-qjs-0.4.5+esbuild-…`.
+fn pins(sdk: &Path) -> Result<String> {
+    let manifest = sdk.join("package.json");
+    let text = fs::read_to_string(&manifest).with_context(|| format!("{} cannot be read", manifest.display()))?;
+    let pin = |tool: &str| {
+        let version = pin(&text, tool).with_context(|| format!("{} pins no {tool}", manifest.display()))?;
+        Ok(format!("{tool}-{version}"))
+    };
+    Ok(TOOLS.into_iter().map(pin).collect::<Result<Vec<_>>>()?.join("+"))
 }
 
 /// The folder whose `node_modules` has the tools: from the cache, or filled now.
-pub fn install_tools(sdk: &Path) -> Result<PathBuf> {
+fn install_tools(sdk: &Path, pins: &str) -> Result<PathBuf> {
     expect_node()?;
     let shelf = Shelf::open("js-tools", "the tools for JavaScript plugins")?;
-    let manifest = sdk.join("package.json");
-    let text = fs::read_to_string(&manifest).with_context(|| format!("{} cannot be read", manifest.display()))?;
-    let mut words = Vec::new();
-    for tool in TOOLS {
-        let version = pin(&text, tool).with_context(|| format!("{} pins no {tool}", manifest.display()))?;
-        words.push(format!("{tool}-{version}"));
-    }
-    let name = words.join("+");
-    let place = shelf.folder().join(&name);
+    let place = shelf.folder().join(pins);
     if place.exists() {
         return Ok(place);
     }
     eprintln!(
         "JavaScript plugins need {}: 80 MB, once for this user. They go to {}; nothing is installed.",
-        words.join(", "),
+        pins.replace('+', ", "),
         place.display()
     );
     let room = shelf.room()?;
@@ -134,7 +111,7 @@ pub fn install_tools(sdk: &Path) -> Result<PathBuf> {
     npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&room);
     process::run_logged(&mut npm, &room.join("npm.log"))?;
     step.done();
-    shelf.keep(&room, &name)
+    shelf.keep(&room, pins)
 }
 
 /// The exact version of a tool in a `package.json`: `"esbuild": "0.28.2"`.
@@ -176,41 +153,18 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    fn folder(name: &str, files: &[&str]) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("bulkhead-xtask-{name}-{}", std::process::id()));
-        for path in files {
-            let path = folder.join(path);
+    #[test]
+    fn only_packages_of_npm_that_are_plugins_are_listed() {
+        let plugins = std::env::temp_dir().join(format!("bulkhead-xtask-js-{}", std::process::id()));
+        for path in ["a/plugin.toml", "a/package.json", "b/plugin.toml", "c/package.json"] {
+            let path = plugins.join(path);
             fs::create_dir_all(path.parent().expect("because the path has two parts")).expect("a temporary folder");
             fs::write(path, "").expect("a file in a temporary folder");
         }
-        folder
-    }
-
-    #[test]
-    fn only_packages_of_npm_that_are_plugins_are_listed() {
-        let plugins = folder("js-listed", &["a/plugin.toml", "a/package.json", "b/plugin.toml", "c/package.json"]);
         let found = listed(&plugins, Path::new("/t")).expect("a folder to read");
         fs::remove_dir_all(&plugins).expect("because it was just made");
         let names: Vec<_> = found.into_iter().map(|example| (example.name, example.wasm)).collect();
         assert_eq!(names, [("a".to_owned(), PathBuf::from("/t/a.wasm"))]);
-    }
-
-    #[test]
-    fn the_number_changes_with_sources_and_not_with_what_is_built() {
-        let sdk_files = SDK_PARTS.map(|part| if part.contains('.') { part.to_owned() } else { format!("{part}/x") });
-        let sdk = folder("js-sdk", &sdk_files.each_ref().map(String::as_str));
-        let plugin = folder("js-plugin", &["src/index.js", "dist/plugin.wasm", "node_modules/a/index.js"]);
-        let number = || digest(&plugin, &sdk).expect("files to read");
-        let first = number();
-        fs::write(plugin.join("dist/plugin.wasm"), "other").expect("a file in a temporary folder");
-        assert_eq!(number(), first);
-        fs::write(plugin.join("src/index.js"), "other").expect("a file in a temporary folder");
-        let second = number();
-        assert_ne!(second, first);
-        fs::write(sdk.join("src/x"), "other").expect("a file in a temporary folder");
-        assert_ne!(number(), second);
-        fs::remove_dir_all(&plugin).expect("because it was just made");
-        fs::remove_dir_all(&sdk).expect("because it was just made");
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod toolchain;
 pub use examples::Example;
 pub use examples::build_examples;
 pub use foreign::build as build_foreign;
+pub use javascript::test_sdk as test_js_sdk;
 pub use python::build as build_python;
 pub use python::test_sdk as test_python_sdk;
 pub use toolchain::toolchain;
