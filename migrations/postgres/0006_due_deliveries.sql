@@ -86,3 +86,49 @@ LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
         ORDER BY d.due, d.seq LIMIT each_max
     ) one
 $$;
+
+-- What nodes ask again and again is about their own shards and about tenants at work only.
+DROP FUNCTION backlog, due_lanes, next_due;
+DROP INDEX unfinished_due_all;
+
+-- Lanes of these shards with unfinished runs: whether any is due, and when the first that is not due yet will be. Steps
+-- from lane to lane, however many runs are due in one.
+CREATE FUNCTION due_lanes(present BIGINT, shards BIGINT[])
+RETURNS TABLE (of_tenant BIGINT, of_shard SMALLINT, is_due BOOLEAN, next_due BIGINT)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
+DECLARE
+    oldest BIGINT;
+BEGIN
+    of_tenant := 0;
+    of_shard := -1;
+    LOOP
+        SELECT u.tenant, u.shard, u.due INTO of_tenant, of_shard, oldest FROM unfinished u
+        WHERE u.due IS NOT NULL AND (u.tenant, u.shard) > (of_tenant, of_shard)
+        ORDER BY u.tenant, u.shard, u.due LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        CONTINUE WHEN of_shard <> ALL (shards)
+            OR NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = of_tenant AND t.state = 0);
+        is_due := oldest <= present;
+        next_due := oldest;
+        IF is_due THEN
+            SELECT u.due INTO next_due FROM unfinished u
+            WHERE u.tenant = of_tenant AND u.shard = of_shard AND u.due > present ORDER BY u.due LIMIT 1;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- Lanes of these shards with something to do.
+CREATE FUNCTION backlog(present BIGINT, shards BIGINT[]) RETURNS TABLE (of_tenant BIGINT, of_shard SMALLINT)
+LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
+    SELECT l.tenant, l.shard FROM lanes l JOIN tenants t ON t.id = l.tenant AND t.state = 0 CROSS JOIN LATERAL (
+        SELECT coalesce((SELECT p.cursor FROM progress p WHERE p.tenant = l.tenant AND p.shard = l.shard
+                         ORDER BY p.turn DESC LIMIT 1), 0) AS cursor
+    ) done
+    -- A look a lane: as EXISTS it would be planned as a join with all events there are.
+    WHERE l.shard = ANY (shards)
+    AND (SELECT e.pos FROM events e WHERE e.tenant = l.tenant AND e.shard = l.shard AND e.pos > done.cursor
+         ORDER BY e.pos LIMIT 1) IS NOT NULL
+    UNION
+    SELECT d.of_tenant, d.of_shard FROM due_lanes(present, shards) d WHERE d.is_due
+$$;

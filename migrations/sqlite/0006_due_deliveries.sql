@@ -3,3 +3,6 @@
 
 CREATE INDEX deliveries_queue ON deliveries (tenant, sink, due, seq) WHERE due IS NOT NULL;
 DROP INDEX deliveries_due;
+
+-- Runs that are due are found lane by lane, too.
+DROP INDEX unfinished_due_all;

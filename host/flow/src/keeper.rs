@@ -184,8 +184,13 @@ impl Keeper {
         lanes.into_iter().filter(|(tenant, shard)| self.dispatch.heard(*tenant, *shard)).count()
     }
 
+    /// This node's shards.
+    fn shards(&self) -> Vec<Shard> {
+        self.fences.load().keys().copied().collect()
+    }
+
     async fn wake_backlog(&self) -> bulkhead_store::Result<usize> {
-        Ok(self.wake(self.store.host_backlog(self.clock.now()).await?))
+        Ok(self.wake(self.store.host_backlog(self.clock.now(), &self.shards()).await?))
     }
 
     /// What other nodes append is told to this one, but nothing rests on that.
@@ -220,7 +225,7 @@ impl Keeper {
     /// Wakes what is due; says how long nothing else will be.
     async fn look(&self) -> bulkhead_store::Result<Duration> {
         let now = self.clock.now();
-        let (due, next_run) = self.store.host_due(now).await?;
+        let (due, next_run) = self.store.host_due(now, &self.shards()).await?;
         self.wake(due);
         let fired = self.store.host_fire_timers(now, TIMERS_MAX).await?;
         for (tenant, shard) in fired.woken {

@@ -385,11 +385,13 @@ pub enum Held {
 /// Working off the log.
 #[async_trait]
 pub trait Work: Send + Sync {
-    /// Every (tenant, shard) with events beyond the cursor or unfinished runs that are due, without a cap.
-    async fn host_backlog(&self, now: Timestamp) -> Result<Vec<(TenantId, Shard)>>;
+    /// Every (tenant, shard) with events beyond the cursor or unfinished runs that are due, without a cap: in these shards,
+    /// of tenants that are active.
+    async fn host_backlog(&self, now: Timestamp, shards: &[Shard]) -> Result<Vec<(TenantId, Shard)>>;
 
-    /// Every (tenant, shard) that has unfinished runs due at `now`, and when the next one after that is due.
-    async fn host_due(&self, now: Timestamp) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)>;
+    /// Every (tenant, shard) that has unfinished runs due at `now`, and when the next one after that is due: in these
+    /// shards, of tenants that are active. It costs as much as there are such, however many runs are due in one.
+    async fn host_due(&self, now: Timestamp, shards: &[Shard]) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)>;
 
     /// What there is to do.
     async fn read_batch(&self, tenant: TenantId, shard: Shard, now: Timestamp, limits: BatchLimits) -> Result<Batch>;

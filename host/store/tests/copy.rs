@@ -449,7 +449,8 @@ async fn the_host_goes_on_where_it_was() {
         (beside, vec!["beside 2".to_owned()]),
     ];
     assert_eq!(unread, BTreeMap::from(expected));
-    let lanes = store.host_backlog(NOW).await.expect("because the store works");
+    let shards: Vec<Shard> = (0..store.host_shards()).map(Shard).collect();
+    let lanes = store.host_backlog(NOW, &shards).await.expect("because the store works");
     assert!(!lanes.iter().any(|(of, _)| *of == tenant), "{lanes:?}");
 
     // A duplicate is known as such; what is new lies beyond everything.

@@ -196,7 +196,7 @@ async fn the_hosts_role_cannot_become_more() {
         "DROP SCHEMA bulkhead CASCADE",
         "DROP FUNCTION bulkhead.this_tenant() CASCADE",
         "TRUNCATE bulkhead.state",
-        "ALTER FUNCTION bulkhead.backlog(BIGINT) RESET ALL",
+        "ALTER FUNCTION bulkhead.backlog(BIGINT, BIGINT[]) RESET ALL",
         "ALTER SEQUENCE bulkhead.numbers RESTART",
         "SELECT setval('bulkhead.numbers', 1)",
         "SELECT bulkhead.guard('bulkhead.state')",

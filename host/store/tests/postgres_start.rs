@@ -422,7 +422,7 @@ async fn all_calls(
         store.put_rules(tenant, number, "[]", "", "", NOW).await
     });
     call!("state", |store| store.state(tenant, bulkhead_domain::id::PluginId(1), "key"));
-    call!("backlog", |store| store.host_backlog(NOW));
+    call!("backlog", |store| store.host_backlog(NOW, &shards()));
     call!("usage", |store| store.usage(tenant, 0, i64::from(i32::MAX)));
     call!("tenants", |store| store.operator_tenants());
     let mut ends = BTreeMap::new();

@@ -247,12 +247,13 @@ async fn deliver(store: Postgres, end: Instant) -> Result<(), Failure> {
 
 /// The keeper's round: leases, timers, what is due, upkeep.
 async fn keep(store: Postgres, end: Instant) -> Result<(), Failure> {
+    let shards: Vec<Shard> = (0..16).map(Shard).collect();
     let mut tidied = Instant::now();
     while Instant::now() < end {
         store.host_acquire(NODE, Duration::from_secs(3_600), u16::MAX).await?;
         store.host_fire_timers(now(), 500).await?;
-        store.host_due(now()).await?;
-        store.host_backlog(now()).await?;
+        store.host_due(now(), &shards).await?;
+        store.host_backlog(now(), &shards).await?;
         if tidied.elapsed() > Duration::from_secs(20) {
             store.host_tidy().await?;
             tidied = Instant::now();

@@ -10,6 +10,7 @@ use super::world::at;
 use super::world::put;
 use crate::Error;
 use crate::Result;
+use crate::catalogue::TenantState;
 use crate::work::BatchLimits;
 use crate::work::Waiting;
 
@@ -84,18 +85,40 @@ pub async fn the_backlog_has_every_lane(world: &mut World) -> Result<()> {
         expected.push((tenant, world.home(tenant)));
     }
     let idle = world.tenant("idle").await?;
-    let mut backlog = world.store.host_backlog(at(0)).await?;
+    let mut backlog = world.store.host_backlog(at(0), &world.shards()).await?;
     backlog.sort_unstable();
     assert_eq!(backlog, expected, "without a cap");
     let (done, waiting) = (expected[0].0, expected[1].0);
     world.done(world.commit(done).await?).await?;
     let event = world.batch(waiting, at(0)).await?.events.remove(0);
     world.change(waiting, vec![put(&event, "rule", Waiting::Retry(at(10)))]).await?;
-    let backlog = world.store.host_backlog(at(9)).await?;
+    let backlog = world.store.host_backlog(at(9), &world.shards()).await?;
     assert_eq!(backlog.len(), 148);
     assert!(backlog.iter().all(|(tenant, _)| ![done, waiting, idle].contains(tenant)));
-    let backlog = world.store.host_backlog(at(10)).await?;
+    let backlog = world.store.host_backlog(at(10), &world.shards()).await?;
     assert!(backlog.contains(&expected[1]), "what is due is work, too");
+    Ok(())
+}
+
+pub async fn a_node_asks_for_its_own_shards_and_tenants_at_work(world: &mut World) -> Result<()> {
+    let (a, paused) = (world.tenant("a").await?, world.tenant("paused").await?);
+    for tenant in [a, paused] {
+        let logged = world.append(vec![world.event(tenant, "1"), world.event(tenant, "2")]).await?;
+        let retries = [(&logged[0], 1), (&logged[1], 5)];
+        world.change(tenant, retries.map(|(event, due)| put(event, "rule", Waiting::Retry(at(due)))).to_vec()).await?;
+        world.append(vec![world.event(tenant, "3")]).await?;
+    }
+    world.store.set_tenant_state(paused, TenantState::Paused).await?;
+    let (home, all) = (world.home(a), world.shards());
+    let others: Vec<_> = all.iter().copied().filter(|shard| *shard != home).collect();
+    assert_eq!(world.store.host_due(at(1), &all).await?, (vec![(a, home)], Some(at(5))));
+    assert_eq!(world.store.host_due(at(0), &all).await?, (vec![], Some(at(1))));
+    assert_eq!(world.store.host_due(at(1), &others).await?, (vec![], None));
+    assert_eq!(world.store.host_backlog(at(0), &all).await?, [(a, home)]);
+    assert_eq!(world.store.host_backlog(at(1), &others).await?, []);
+    world.store.set_tenant_state(paused, TenantState::Active).await?;
+    assert_eq!(world.store.host_backlog(at(0), &all).await?.len(), 2);
+    assert_eq!(world.store.host_due(at(9), &all).await?.0.len(), 2);
     Ok(())
 }
 
@@ -104,7 +127,7 @@ pub async fn the_backlog_is_known_after_a_restart(world: &mut World) -> Result<(
     world.append(vec![world.event(open, "1"), world.event(done, "1")]).await?;
     world.done(world.commit(done).await?).await?;
     world.restart().await;
-    assert_eq!(world.store.host_backlog(at(0)).await?, [(open, world.home(open))]);
+    assert_eq!(world.store.host_backlog(at(0), &world.shards()).await?, [(open, world.home(open))]);
     Ok(())
 }
 

@@ -89,6 +89,7 @@ suite! { $
         a_batch_keeps_its_limits,
         a_large_event_is_read_by_itself,
         the_backlog_has_every_lane,
+        a_node_asks_for_its_own_shards_and_tenants_at_work,
         the_backlog_is_known_after_a_restart,
         an_unknown_tenant_has_no_batch,
     }

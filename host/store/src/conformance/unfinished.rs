@@ -40,8 +40,8 @@ pub async fn a_retry_comes_at_its_time(world: &mut World) -> Result<()> {
         .change(tenant, vec![UnfinishedChange::Put(run.clone()), put(&events[1], RULE, Waiting::Retry(at(20)))])
         .await?;
     assert_eq!(world.due(tenant, at(9)).await?, [""; 0]);
-    assert_eq!(world.store.host_due(at(9)).await?, (vec![], Some(at(10))));
-    assert_eq!(world.store.host_due(at(10)).await?, (vec![(tenant, home)], Some(at(20))));
+    assert_eq!(world.store.host_due(at(9), &world.shards()).await?, (vec![], Some(at(10))));
+    assert_eq!(world.store.host_due(at(10), &world.shards()).await?, (vec![(tenant, home)], Some(at(20))));
     let batch = world.batch(tenant, at(10)).await?;
     assert_eq!(batch.due.len(), 1);
     assert_eq!((&batch.due[0].run, &batch.due[0].event), (&run, &events[0]));
@@ -55,7 +55,7 @@ pub async fn a_retry_comes_at_its_time(world: &mut World) -> Result<()> {
     assert_eq!(world.due(tenant, at(39)).await?, [""; 0]);
     assert_eq!(world.batch(tenant, at(40)).await?.due[0].run, again);
     world.change(tenant, vec![end(&events[0], RULE)]).await?;
-    assert_eq!(world.store.host_due(at(100)).await?, (vec![], None));
+    assert_eq!(world.store.host_due(at(100), &world.shards()).await?, (vec![], None));
     Ok(())
 }
 
@@ -300,7 +300,7 @@ pub async fn what_waits_is_known_after_a_restart(world: &mut World) -> Result<()
         .await?;
     world.restart().await;
     assert_eq!(world.due(tenant, at(10)).await?, ["x1", "x2"]);
-    assert_eq!(world.store.host_due(at(10)).await?.0, [(tenant, world.home(tenant))]);
+    assert_eq!(world.store.host_due(at(10), &world.shards()).await?.0, [(tenant, world.home(tenant))]);
     world.append_keyed(tenant, "y", &["y2"]).await?;
     assert_eq!(world.batch(tenant, at(0)).await?.blocked, pairs(&[(RULE, "y")]));
     assert_eq!(world.store.redrive(tenant, &any(), at(1)).await?.0, 1);

@@ -10,7 +10,7 @@ pub(super) fn outward(error: sqlx::Error) -> Error {
         // disk_full
         Some("53100") => Error::Full,
         // data_corrupted, index_corrupted
-        Some("XX001" | "XX002") => Error::Damaged(error.to_string()),
+        Some("XX001" | "XX002") => Error::Damaged(said(&error)),
         _ => unavailable("the database failed", error),
     }
 }
@@ -21,9 +21,14 @@ pub(super) fn connecting(reason: String, error: sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
     match code.as_deref() {
         // invalid_authorization_specification, invalid_password, invalid_catalog_name
-        Some("28000" | "28P01" | "3D000") => refused(format!("{reason}: {error}")),
+        Some("28000" | "28P01" | "3D000") => refused(format!("{reason}: {}", said(&error))),
         _ => unavailable(reason, error),
     }
+}
+
+/// What the server said; the driver adds the line of the server's own source at which it said so.
+fn said(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
 /// A failure with its cause.

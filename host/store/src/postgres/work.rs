@@ -39,15 +39,18 @@ const RUN: usize = EVENT + 17;
 
 #[async_trait]
 impl Work for Postgres {
-    async fn host_backlog(&self, now: Timestamp) -> Result<Vec<(TenantId, Shard)>> {
-        lanes(&self.call("SELECT * FROM backlog($1)", |args| _ = args.int(now.0)).await?)
+    async fn host_backlog(&self, now: Timestamp, shards: &[Shard]) -> Result<Vec<(TenantId, Shard)>> {
+        let rows = self.call("SELECT * FROM backlog($1, $2)", |args| {
+            args.int(now.0).ints(shards.iter().map(|shard| i64::from(shard.0)));
+        });
+        rows.await?.iter().map(row::lane).collect()
     }
 
-    async fn host_due(&self, now: Timestamp) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)> {
-        let due = lanes(&self.call("SELECT * FROM due_lanes($1)", |args| _ = args.int(now.0)).await?)?;
-        let rows = self.call("SELECT next_due($1)", |args| _ = args.int(now.0)).await?;
-        let next = rows.first().map(|row| Columns::new(row).time_opt()).transpose()?.flatten();
-        Ok((due, next))
+    async fn host_due(&self, now: Timestamp, shards: &[Shard]) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)> {
+        let rows = self.call("SELECT * FROM due_lanes($1, $2)", |args| {
+            args.int(now.0).ints(shards.iter().map(|shard| i64::from(shard.0)));
+        });
+        row::due_lanes(&rows.await?, shards)
     }
 
     async fn read_batch(&self, tenant: TenantId, shard: Shard, now: Timestamp, limits: BatchLimits) -> Result<Batch> {
@@ -140,13 +143,4 @@ impl Work for Postgres {
 fn due(row: &PgRow) -> Result<Due> {
     let event = row::event(&mut Columns::beyond(row, EVENT))?.0;
     Ok(Due { run: row::unfinished(&mut Columns::beyond(row, RUN))?, event })
-}
-
-fn lanes(rows: &[PgRow]) -> Result<Vec<(TenantId, Shard)>> {
-    rows.iter()
-        .map(|row| {
-            let mut columns = Columns::new(row);
-            Ok((TenantId(columns.int()?), columns.shard()?))
-        })
-        .collect()
 }

@@ -185,6 +185,35 @@ impl<'r> Columns<'r> {
     }
 }
 
+/// Lanes at work, and when there is more to do.
+pub(crate) type DueLanes = (Vec<(TenantId, Shard)>, Option<Timestamp>);
+
+/// A row that begins with tenant and shard.
+pub(crate) fn lane<'r>(row: impl Into<AnyRow<'r>>) -> Result<(TenantId, Shard)> {
+    let mut columns = Columns::new(row);
+    Ok((TenantId(columns.int()?), columns.shard()?))
+}
+
+/// Rows of tenant, shard, whether any run is due there, and when the first that is not will be; of these shards.
+pub(crate) fn due_lanes<'r, R: Into<AnyRow<'r>>>(
+    rows: impl IntoIterator<Item = R>,
+    shards: &[Shard],
+) -> Result<DueLanes> {
+    let (mut due, mut next) = (Vec::new(), None);
+    for row in rows {
+        let mut columns = Columns::new(row);
+        let (tenant, shard) = (TenantId(columns.int()?), columns.shard()?);
+        if !shards.contains(&shard) {
+            continue;
+        }
+        if columns.flag()? {
+            due.push((tenant, shard));
+        }
+        next = [next, columns.time_opt()?].into_iter().flatten().min();
+    }
+    Ok((due, next))
+}
+
 fn damaged(at: usize, error: &sqlx::Error) -> Error {
     Error::Damaged(format!("column {at}: {error}"))
 }

@@ -39,20 +39,21 @@ use crate::sqlite::writer::outbox::Line;
 use crate::sqlite::writer::outbox::advance;
 use crate::sqlite::writer::transaction::Transaction;
 
-/// Steps along the queues behind a place, from the first row of one to the first row of the next.
+/// Steps along the queues behind a place, from the first row of one to the first row of the next. A comparison of pairs
+/// would walk along the queue that is left behind.
 const STEP: &str = "
-    WITH RECURSIVE step (seq) AS (
-        SELECT * FROM (
-            SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
-            WHERE d.due IS NOT NULL AND (d.tenant, d.sink) > (?2, ?3) ORDER BY d.tenant, d.sink, d.due, d.seq LIMIT 1
-        )
+    WITH RECURSIVE step (tenant, sink, seq) AS (
+        SELECT ?2, ?3, 0
         UNION ALL
-        SELECT (
+        SELECT n.tenant, n.sink, n.seq FROM step CROSS JOIN deliveries n ON n.seq = coalesce((
             SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
-            WHERE d.due IS NOT NULL AND (d.tenant, d.sink) > (l.tenant, l.sink)
-            ORDER BY d.tenant, d.sink, d.due, d.seq LIMIT 1
-        ) FROM step CROSS JOIN deliveries l ON l.seq = step.seq
-        LIMIT ?4
+            WHERE d.due IS NOT NULL AND d.tenant = step.tenant AND d.sink > step.sink
+            ORDER BY d.sink, d.due, d.seq LIMIT 1
+        ), (
+            SELECT d.seq FROM deliveries d INDEXED BY deliveries_queue
+            WHERE d.due IS NOT NULL AND d.tenant > step.tenant ORDER BY d.tenant, d.sink, d.due, d.seq LIMIT 1
+        ))
+        LIMIT ?4 + 1
     )
     SELECT 0, d.tenant, d.sink, EXISTS (SELECT 1 FROM tenants t WHERE t.id = d.tenant AND t.state = 0), d.due,
            iif(d.due > ?1, d.due, (

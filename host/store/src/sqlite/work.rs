@@ -4,6 +4,7 @@
 //! at all) and from the database for the rest. The cursor is read first: whatever changes after that can only make the
 //! commit fail, never make it right where it is not.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 
 use async_trait::async_trait;
@@ -46,20 +47,42 @@ use crate::work::RunRecord;
 use crate::work::RunView;
 use crate::work::Work;
 
+/// Lanes with unfinished runs, of tenants that are active: whether any is due, and when the first that is not due yet will
+/// be. Steps from lane to lane, each as one number, however many runs are due in one.
+const DUE_LANES: &str = "
+    WITH RECURSIVE step (lane) AS (
+        SELECT -1
+        UNION ALL
+        SELECT coalesce((
+            SELECT u.tenant << 16 | u.shard FROM unfinished u INDEXED BY unfinished_due
+            WHERE u.due IS NOT NULL AND u.tenant = (step.lane >> 16) AND u.shard > (step.lane & 65535)
+            ORDER BY u.shard LIMIT 1
+        ), (
+            SELECT u.tenant << 16 | u.shard FROM unfinished u INDEXED BY unfinished_due
+            WHERE u.due IS NOT NULL AND u.tenant > (step.lane >> 16) ORDER BY u.tenant, u.shard LIMIT 1
+        )) FROM step WHERE step.lane IS NOT NULL
+    ), lane (tenant, shard) AS (SELECT lane >> 16, lane & 65535 FROM step WHERE lane >= 0)
+    SELECT l.tenant, l.shard,
+           EXISTS (SELECT 1 FROM unfinished u INDEXED BY unfinished_due
+                   WHERE u.tenant = l.tenant AND u.shard = l.shard AND u.due <= ?1),
+           (SELECT u.due FROM unfinished u INDEXED BY unfinished_due
+            WHERE u.tenant = l.tenant AND u.shard = l.shard AND u.due > ?1 ORDER BY u.due LIMIT 1)
+    FROM lane l CROSS JOIN tenants t ON t.id = l.tenant WHERE t.state = 0";
+
 #[async_trait]
 impl Work for Sqlite {
-    async fn host_backlog(&self, now: Timestamp) -> Result<Vec<(TenantId, Shard)>> {
-        let sql = "SELECT tenant, shard FROM progress WHERE cursor < head
-                   UNION SELECT tenant, shard FROM unfinished WHERE due <= ?";
-        lanes(&self.read(sql, |args| _ = args.int(now.0)).await?)
+    async fn host_backlog(&self, now: Timestamp, shards: &[Shard]) -> Result<Vec<(TenantId, Shard)>> {
+        let sql = "SELECT p.tenant, p.shard FROM progress p INDEXED BY progress_backlog CROSS JOIN tenants t ON t.id = p.tenant
+                   WHERE p.cursor < p.head AND t.state = 0";
+        let rows = self.read(sql, |_| {}).await?;
+        let mut lanes: BTreeSet<_> = rows.iter().map(row::lane).collect::<Result<_>>()?;
+        lanes.retain(|(_, shard)| shards.contains(shard));
+        lanes.extend(self.host_due(now, shards).await?.0);
+        Ok(lanes.into_iter().collect())
     }
 
-    async fn host_due(&self, now: Timestamp) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)> {
-        let sql = "SELECT DISTINCT tenant, shard FROM unfinished WHERE due <= ?";
-        let due = lanes(&self.read(sql, |args| _ = args.int(now.0)).await?)?;
-        let rows = self.read("SELECT min(due) FROM unfinished WHERE due > ?", |args| _ = args.int(now.0)).await?;
-        let next = rows.first().map(|row| Columns::new(row).time_opt()).transpose()?.flatten();
-        Ok((due, next))
+    async fn host_due(&self, now: Timestamp, shards: &[Shard]) -> Result<(Vec<(TenantId, Shard)>, Option<Timestamp>)> {
+        row::due_lanes(&self.read(DUE_LANES, |args| _ = args.int(now.0)).await?, shards)
     }
 
     async fn read_batch(&self, tenant: TenantId, shard: Shard, now: Timestamp, limits: BatchLimits) -> Result<Batch> {
@@ -270,13 +293,4 @@ async fn read_behind(
     }
     behind.truncate(room);
     Ok(behind)
-}
-
-pub(super) fn lanes(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<(TenantId, Shard)>> {
-    rows.iter()
-        .map(|row| {
-            let mut columns = Columns::new(row);
-            Ok((TenantId(columns.int()?), columns.shard()?))
-        })
-        .collect()
 }
