@@ -13,11 +13,12 @@ Usage: bulkhead-js build [options] [entry]
                    (src/index.ts, src/index.js, index.ts or index.js unless given)
   -o, --out FILE   the component (dist/plugin.wasm); the bundle goes beside it as .js
   --opt-size       half a megabyte smaller, and a third slower
+  --install        run npm install first, if a tool is missing
   --no-check       do not run tsc
 `;
 
 function options(words) {
-  const found = { entry: undefined, out: "dist/plugin.wasm", optSize: false, check: true };
+  const found = { entry: undefined, out: "dist/plugin.wasm", optSize: false, check: true, install: false };
   for (let at = 0; at < words.length; at++) {
     const word = words[at];
     if (word === "-o" || word === "--out") {
@@ -25,6 +26,7 @@ function options(words) {
       if (found.out === undefined) throw new Fault(`${word} needs a file`, USAGE);
     } else if (word === "--opt-size") found.optSize = true;
     else if (word === "--no-check") found.check = false;
+    else if (word === "--install") found.install = true;
     else if (word.startsWith("-")) throw new Fault(`there is no option ${word}`, USAGE);
     else if (found.entry !== undefined) throw new Fault(`one entry, not two: ${found.entry} and ${word}`, USAGE);
     else found.entry = word;

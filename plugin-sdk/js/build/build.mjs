@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { bundle } from "./bundle.mjs";
 import { component } from "./component.mjs";
 import { Fault } from "./fault.mjs";
+import { installMissing } from "./tools.mjs";
 import { typeCheck } from "./typecheck.mjs";
 
 export { Fault };
@@ -19,10 +20,11 @@ const ENTRIES = ["src/index.ts", "src/index.js", "index.ts", "index.js"];
 /** Which function of a plugin stands behind which interface of the contract. */
 const INTERFACES = { handle: "handler", transform: "transformer" };
 
-export async function build({ folder, entry, out, optSize, check }) {
+export async function build({ folder, entry, out, optSize, check, install }) {
   const main = entry ?? ENTRIES.find((path) => existsSync(join(folder, path)));
   if (main === undefined) throw new Fault(`no entry here: none of ${ENTRIES.join(", ")} is in ${folder}`);
   if (!existsSync(resolve(folder, main))) throw new Fault(`there is no ${main} in ${folder}`);
+  if (install) installMissing(folder);
   if (check) typeCheck(folder, /^\.[cm]?tsx?$/.test(extname(main)));
 
   const names = (await bundle({ folder, sdk: SDK, entry: main })).exports;

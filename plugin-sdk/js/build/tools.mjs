@@ -1,5 +1,6 @@
 // Finds the tools: in the plugin's own node_modules, in the SDK's, or where BULKHEAD_JS_TOOLS says.
 
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -28,6 +29,17 @@ export function find(tool, folder = process.cwd()) {
     }
   }
   return undefined;
+}
+
+/** Installs what the plugin's package.json names, if a tool that every build needs is not there. */
+export function installMissing(folder) {
+  if (Object.keys(dependencies).every((tool) => find(tool, folder) !== undefined)) return;
+  console.error("installing the tools with npm (80 MB, once)");
+  // Scripts of packages have no business here: the tools work without theirs.
+  const words = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+  const { status, error } = spawnSync("npm", words, { cwd: folder, stdio: ["ignore", "ignore", "inherit"] });
+  if (error) throw new Fault(`npm cannot be started: ${error.message}`, "Install Node with npm.");
+  if (status !== 0) throw new Fault("npm install failed", `It was run in ${folder}.`);
 }
 
 /** A tool as a module. */

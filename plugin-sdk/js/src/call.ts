@@ -8,6 +8,8 @@
 import * as host from "bulkhead:plugin/context@0.1.0";
 
 interface Call {
+  /** The plugin's own code is being loaded: there is a host, but what is asked now would be kept for later calls. */
+  loading?: boolean;
   now?: number;
   next?: () => number;
 }
@@ -21,6 +23,17 @@ export function during<T>(body: () => T): T {
     return body();
   } finally {
     call = undefined;
+  }
+}
+
+/** Does something within a call that later calls of the instance will rely on: there is no clock, nor random numbers. */
+export function loading<T>(body: () => T): T {
+  const current = underWay("loading");
+  current.loading = true;
+  try {
+    return body();
+  } finally {
+    current.loading = false;
   }
 }
 
@@ -43,7 +56,7 @@ export function random(): number {
 }
 
 function underWay(what: string): Call {
-  if (call === undefined) {
+  if (call === undefined || call.loading) {
     throw new Error(`${what} was asked for while the plugin is loaded; ask inside \`handle\` or \`transform\``);
   }
   return call;

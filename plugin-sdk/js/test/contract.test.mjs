@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,4 +23,9 @@ test("the README names this version and the contract's", () => {
   const contract = /^package (.+);/m.exec(read("wit/plugin.wit"))[1];
   const rows = read("README.md").split("\n").filter((line) => line.startsWith("|"));
   assert.ok(rows.some((row) => row.includes(version) && row.includes(contract)));
+});
+
+test("the evaluator was made from these sources", () => {
+  const { status, stderr } = spawnSync(process.execPath, [join(SDK, "scripts/evaluator.mjs"), "--check"], { encoding: "utf8" });
+  assert.equal(status, 0, stderr);
 });
