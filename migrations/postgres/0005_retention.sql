@@ -89,7 +89,7 @@ END $$;
 -- second it has the locks, or gives way.
 CREATE FUNCTION retire_segment(before BIGINT, beyond BIGINT)
 RETURNS TABLE (segment BIGINT, is_gone BOOLEAN, gone_events BIGINT, gone_runs BIGINT) LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = bulkhead, pg_temp SET lock_timeout = '50ms' AS $$
+SET search_path = bulkhead, pg_temp AS $$
 DECLARE
     first BIGINT;
     past  BIGINT;
@@ -123,6 +123,7 @@ BEGIN
         SELECT greatest(c.reltuples, 0) INTO gone_runs FROM pg_class c
         WHERE c.oid = format('bulkhead.%I', 'runs_' || segment)::REGCLASS;
         BEGIN
+            SET LOCAL lock_timeout = '50ms';
             -- The segments first: whoever vacuums one does not make everybody wait for the whole. Then in the order in
             -- which commits write.
             EXECUTE format('LOCK TABLE %I, %I IN ACCESS EXCLUSIVE MODE', 'runs_' || segment, 'events_' || segment);
