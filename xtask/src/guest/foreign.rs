@@ -93,7 +93,9 @@ impl Workshop<'_> {
     fn c(&self, folder: &Path, output: &Path) -> Result<()> {
         let core = self.target.join("foreign-c.core.wasm");
         let mut command = python::python(ZIG)?;
-        command.args(["-m", "ziglang", "cc", "--target=wasm32-wasi", "-mexec-model=reactor", "-Os", "-s", "-o"]);
+        command.args(["-m", "ziglang", "cc", "--target=wasm32-wasi", "-mexec-model=reactor", "-Os", "-s"]);
+        // Its own default is a stack of 16 MiB.
+        command.args(["-Wl,-z,stack-size=65536", "-o"]);
         command.arg(&core).args(["plugin.c", "generated/plugin.c", "generated/plugin_component_type.o"]);
         let cache = Shelf::open("zig", "zig's cache")?;
         process::read(command.current_dir(folder).env("ZIG_GLOBAL_CACHE_DIR", cache.folder()))?;
