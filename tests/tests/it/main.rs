@@ -10,6 +10,7 @@ mod nodes;
 mod order;
 mod preview;
 mod quotas;
+mod retention;
 mod sources;
 mod stop;
 mod swap;
