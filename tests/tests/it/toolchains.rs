@@ -33,7 +33,7 @@ async fn components_of_other_toolchains_are_uploaded_run_and_stopped() -> Result
         assert_eq!(version["state"], "active", "{version}");
         let imports = version["imports"].as_array().map(Vec::as_slice).unwrap_or_default();
         let wasi = imports.iter().filter(|name| name.as_str().is_some_and(|name| name.starts_with("wasi:"))).count();
-        assert!(imports_of_wasi.contains(&wasi), "{plugin}: {imports:?}");
+        assert_eq!(wasi, imports_of_wasi, "{plugin}: {imports:?}");
 
         asks(&client, plugin, "works", "done").await?;
         assert_eq!(client.number(plugin, "count").await?, 1, "{plugin}");

@@ -98,11 +98,12 @@ fn its_random_numbers_repeat_on_a_re_execution() {
     assert_eq!(draw(), draw());
 }
 
-/// jco's defaults, with StarlingMonkey.
+/// jco's defaults, with StarlingMonkey: 18 interfaces, a client of HTTP among them.
 #[test]
 fn a_build_of_starlingmonkey_runs_on_an_empty_wasi() {
     let wasi = wasi(STARLING);
-    assert!(wasi.len() >= 16, "{wasi:?}");
+    assert_eq!(wasi.len(), 18, "{wasi:?}");
+    assert_eq!(wasi.iter().filter(|name| name.starts_with("wasi:http/")).count(), 2, "{wasi:?}");
     let attempt = asks(&mut session(STARLING, setup()), "works");
     let found = works(&attempt);
     assert_eq!(found["threshold"], 5);
