@@ -52,6 +52,18 @@ impl EffectSeed {
         format!("eff_{}", uuid::Builder::from_custom_bytes(bytes).into_uuid().simple())
     }
 
+    /// The id of the `ordinal`-th request to another host: the same on every attempt, so that a receiver can tell that it
+    /// was sent this before.
+    #[must_use]
+    pub fn request_id(&self, ordinal: usize) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(b"request");
+        hasher.update(&(ordinal as u64).to_le_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        format!("req_{}", uuid::Builder::from_custom_bytes(bytes).into_uuid().simple())
+    }
+
     /// The seed of the guest's randomness on one attempt.
     #[must_use]
     pub fn random(&self, attempt: u32) -> [u8; 32] {

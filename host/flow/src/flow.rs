@@ -14,6 +14,7 @@ use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
 use bulkhead_store::deliveries::Deliveries;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,7 @@ use crate::inbox::Inbox;
 use crate::keeper;
 use crate::keeper::Keeper;
 use crate::live::Live;
+use crate::outbound::Requests;
 use crate::preview::Previewer;
 use crate::quota::Limiter;
 use crate::quota::Shared;
@@ -123,6 +125,9 @@ impl Flow {
             directory: Arc::clone(&directory),
             effect_secret,
         };
+        // Only what is dispatched has a way out: a preview sends nothing.
+        let requests = Requests::new(outlets.egress.clone(), options.dispatch.outbound.clone(), Handle::current());
+        let sandbox = sandbox.with_outbound(Arc::new(requests));
         let delivering = Deliver::new(options.deliver, outbox, sinks, outlets, Arc::clone(&clock), Arc::clone(&fences));
         let deliver = delivering.handle();
         let dispatching = Arc::new(Dispatch::new(

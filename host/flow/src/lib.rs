@@ -16,6 +16,7 @@ pub mod inbox;
 pub mod keeper;
 pub mod link;
 pub mod live;
+pub mod outbound;
 pub mod preview;
 pub mod quota;
 pub mod schedule;

@@ -11,6 +11,7 @@
 //! `engine`, `artefact`, `inspect`, `limits`, `capability`, `abi`. This is the only crate that names wasmtime.
 
 mod abi;
+mod answers;
 mod artefact;
 mod capability;
 mod engine;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod inspect;
 mod limits;
 pub mod options;
+pub mod outbound;
 mod plugin;
 pub mod port;
 pub mod recorder;
@@ -36,6 +38,8 @@ pub use crate::inspect::Refused;
 pub use crate::options::Compiler;
 pub use crate::options::Options;
 pub use crate::options::Pool;
+pub use crate::outbound::Exchange;
+pub use crate::outbound::Outbound;
 pub use crate::plugin::Plugin;
 pub use crate::port::Attempt;
 pub use crate::port::Call;

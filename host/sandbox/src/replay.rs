@@ -19,6 +19,8 @@ use bulkhead_domain::recording::Read;
 use bulkhead_domain::recording::Recording;
 use secrecy::SecretString;
 
+use crate::answers::Answers;
+use crate::outbound::Outbound;
 use crate::plugin::Plugin;
 use crate::port::Attempt;
 use crate::port::Call;
@@ -66,7 +68,9 @@ impl Sandbox {
         }
         let shelf = Arc::new(Shelf::of(&recording.reads));
         let state: Arc<dyn StateReader> = Arc::<Shelf>::clone(&shelf);
-        let mut session = self.session(plugin, Arc::new(setup(recording)));
+        let answers = Arc::new(Answers::of(&recording.reads));
+        let way: Arc<dyn Outbound> = Arc::<Answers>::clone(&answers);
+        let mut session = self.with_outbound(way).session(plugin, Arc::new(setup(recording)));
         let attempt: Attempt = session.call(
             &Call {
                 event: &recording.event,
@@ -88,6 +92,7 @@ impl Sandbox {
             false => Difference::of_results(&recording.ended, &ended),
         };
         difference.unrecorded = shelf.take_unrecorded();
+        difference.unrecorded.extend(answers.take_unrecorded());
         Ok(Replayed { ended, difference, exact })
     }
 }

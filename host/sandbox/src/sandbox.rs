@@ -23,6 +23,7 @@ use crate::inspect::Inspection;
 use crate::inspect::Refused;
 use crate::inspect::contract::Contract;
 use crate::options::Options;
+use crate::outbound::Outbound;
 use crate::plugin::Plugin;
 use crate::port::Setup;
 use crate::session::Session;
@@ -31,6 +32,7 @@ use crate::session::Session;
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<Inner>,
+    way: Option<Arc<dyn Outbound>>,
 }
 
 struct Inner {
@@ -81,7 +83,20 @@ impl Sandbox {
             compiled: AtomicU64::new(0),
             options,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), way: None })
+    }
+
+    /// The same engine, with a way out for plugins that have the `http` grant. Without it nothing is ever sent: trials
+    /// and previews take the sandbox as it is.
+    #[must_use]
+    pub fn with_outbound(&self, way: Arc<dyn Outbound>) -> Self {
+        Self { inner: Arc::clone(&self.inner), way: Some(way) }
+    }
+
+    /// The same engine without a way out, for whatever runs beside the real thing. A session keeps what it was made with.
+    #[must_use]
+    pub fn without_outbound(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), way: None }
     }
 
     /// Checks an upload: what it is, what it needs, whether it runs here. Compiles it and keeps the artefact, so a
@@ -114,7 +129,7 @@ impl Sandbox {
     /// A place for the calls of one batch; makes the instance at the first call.
     #[must_use]
     pub fn session(&self, plugin: &Plugin, setup: Arc<Setup>) -> Session {
-        Session::new(self.inner.engine.clone(), plugin.clone(), setup)
+        Session::new(self.inner.engine.clone(), plugin.clone(), setup, self.way.clone())
     }
 
     /// What was done since the start.

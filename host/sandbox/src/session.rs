@@ -36,6 +36,7 @@ use crate::capability::run::Run;
 use crate::limits::HANDLES;
 use crate::limits::Limiter;
 use crate::limits::crossing;
+use crate::outbound::Outbound;
 use crate::plugin::Plugin;
 use crate::port::Attempt;
 use crate::port::Call;
@@ -56,6 +57,7 @@ pub struct Session {
     plugin: Plugin,
     setup: Arc<Setup>,
     redactor: Arc<Redactor>,
+    way: Option<Arc<dyn Outbound>>,
     instance: Option<Instance>,
 }
 
@@ -72,9 +74,9 @@ struct Instance {
 type Returned = Result<Vec<Draft>, v0::Failure>;
 
 impl Session {
-    pub(crate) fn new(engine: Engine, plugin: Plugin, setup: Arc<Setup>) -> Self {
+    pub(crate) fn new(engine: Engine, plugin: Plugin, setup: Arc<Setup>, way: Option<Arc<dyn Outbound>>) -> Self {
         let redactor = Arc::new(Redactor::new(&setup));
-        Self { engine, plugin, setup, redactor, instance: None }
+        Self { engine, plugin, setup, redactor, way, instance: None }
     }
 
     /// Takes new settings for the calls that follow (a warm session outlives a batch). The tenant and the plugin
@@ -122,7 +124,7 @@ impl Session {
             self.instance = None;
         }
         let instantiated = self.instance.is_none();
-        let run = Run::begin(&self.setup, &self.redactor, call, started);
+        let run = Run::begin(&self.setup, &self.redactor, call, self.way.clone(), started);
         // Taken out: unless it comes back in order, it is dropped.
         let mut instance = match self.instance.take() {
             Some(instance) => instance,

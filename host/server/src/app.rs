@@ -348,7 +348,11 @@ fn flow_options(config: &Config, node: &str, shared: bool) -> bulkhead_flow::Opt
         descendants: config.causation.descendants,
         ceiling: config.limits.plugin.clone(),
         quotas: config.limits.tenant,
-        dispatch: dispatch::Options { hops_max: config.causation.hops, ..dispatch::Options::default() },
+        dispatch: dispatch::Options {
+            hops_max: config.causation.hops,
+            outbound: config.egress_plugins.clone(),
+            ..dispatch::Options::default()
+        },
         // Attempts end within the drain's time, so that they are settled and not made again.
         deliver: deliver::Options { grace: config.drain_grace * 3 / 4, ..deliver::Options::default() },
         keeper: keeper::Options {

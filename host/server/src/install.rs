@@ -332,9 +332,6 @@ fn warnings(name: &str, manifest: &Manifest, inspection: &Inspection) -> Vec<Str
             manifest.plugin.version
         ));
     }
-    if !manifest.grants.http.is_empty() {
-        warnings.push("`http` is granted, but this version of the host lets no plugin call out yet".to_owned());
-    }
     warnings
 }
 

@@ -8,6 +8,7 @@ mod flow;
 mod isolation;
 mod nodes;
 mod order;
+mod outbound;
 mod preview;
 mod quotas;
 mod retention;

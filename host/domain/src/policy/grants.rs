@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::policy::origin::Origin;
 use crate::rule::glob::Glob;
 
 /// What a plugin is allowed to do beyond computing, reading its own state and writing its log.
@@ -17,7 +18,7 @@ pub struct Grants {
     /// Sinks that it may deliver to; `*` is every sink of the tenant.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub deliver: BTreeSet<String>,
-    /// Hosts that it may call.
+    /// Hosts that it may call; see [`Origin`].
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub http: BTreeSet<String>,
     /// Secrets that it may read.
@@ -39,6 +40,12 @@ impl Grants {
     #[must_use]
     pub fn may_deliver(&self, sink: &str) -> bool {
         self.deliver.contains(sink) || self.deliver.contains("*")
+    }
+
+    /// May it send requests there?
+    #[must_use]
+    pub fn may_call(&self, origin: &Origin) -> bool {
+        self.http.iter().any(|granted| Origin::parse(granted).as_ref() == Some(origin))
     }
 
     /// May it read this secret?

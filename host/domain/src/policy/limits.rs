@@ -52,6 +52,38 @@ pub struct Limits {
     pub state_key: usize,
     /// Bytes of one state value.
     pub state_value: usize,
+    /// Requests to other hosts.
+    #[serde(default)]
+    pub http: HttpLimits,
+}
+
+/// What the requests of one invocation to other hosts may use. Waiting for them is counted here and not in
+/// [`Limits::time`], which is for computing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpLimits {
+    /// Requests.
+    pub requests: u32,
+    /// Bytes of one request's body; its headers may have a sixteenth of that.
+    pub request_bytes: usize,
+    /// Bytes of one answer's body.
+    pub response_bytes: usize,
+    /// Time for one request, from its beginning to the end of its answer.
+    pub time: Duration,
+    /// Time that the invocation may wait for all its requests together.
+    pub wait: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            requests: 16,
+            request_bytes: 256 << 10,
+            response_bytes: 1 << 20,
+            time: Duration::from_secs(10),
+            wait: Duration::from_secs(20),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -73,6 +105,7 @@ impl Default for Limits {
             state_bytes: 1 << 20,
             state_key: 512,
             state_value: 256 << 10,
+            http: HttpLimits::default(),
         }
     }
 }

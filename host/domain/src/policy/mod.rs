@@ -3,6 +3,7 @@
 
 pub mod grants;
 pub mod limits;
+pub mod origin;
 pub mod quota;
 pub mod retry;
 pub mod verdict;

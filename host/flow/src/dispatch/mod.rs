@@ -59,6 +59,7 @@ use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Sessions;
 use crate::dispatch::workers::Workers;
 use crate::live::Live;
+use crate::outbound::Origins;
 use crate::quota::Limiter;
 use crate::schedule::Left;
 use crate::schedule::Schedule;
@@ -79,6 +80,8 @@ pub struct Options {
     pub turns: usize,
     /// Worker threads.
     pub workers: workers::Options,
+    /// Where plugins may send requests. If it is anywhere, as many turns are added as may wait for answers.
+    pub outbound: Origins,
     /// How far an event may be from its first cause.
     pub hops_max: u16,
     /// Bytes of committed state kept in memory.
@@ -94,6 +97,7 @@ impl Default for Options {
             slice: Duration::from_millis(50),
             turns: 32,
             workers: workers::Options::default(),
+            outbound: Origins::default(),
             hops_max: 16,
             state_cache_bytes: 32 << 20,
             over_budget_max: 20,
@@ -276,7 +280,8 @@ impl Dispatch {
             cancelled.store(true, Ordering::Relaxed);
         });
         let mut turns = JoinSet::new();
-        for _ in 0..self.options.turns {
+        let waiting = if self.options.outbound.is_none() { 0 } else { self.options.workers.waiting_max };
+        for _ in 0..self.options.turns + waiting {
             let (dispatch, stop) = (Arc::clone(&self), stop.clone());
             turns.spawn(async move {
                 loop {

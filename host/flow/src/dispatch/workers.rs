@@ -4,7 +4,11 @@
 //! overruns its slice goes on where it is, as a slow one, and another thread takes its place beside it. The kernel shares
 //! the cores among them. So an ordinary batch never waits behind a slow one for longer than the slice, nothing is
 //! trapped and repeated, and the number of slow ones is bounded.
+//!
+//! A job that waits for another host gives its place up at once ([`wait`]) and takes one again when it goes on: waiting
+//! costs a thread, computing always costs a place.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -24,6 +28,8 @@ pub struct Options {
     pub places: usize,
     /// Slow jobs at a time; when there are as many, further ones keep their place.
     pub slow_max: usize,
+    /// Jobs that wait for other hosts at a time.
+    pub waiting_max: usize,
     /// After this long a job gives its place up.
     pub slice: Duration,
 }
@@ -32,7 +38,7 @@ impl Default for Options {
     /// Two epoch ticks: ordinary batches are far below; 14 slow ones cost 14 stacks and one plugin instance each.
     fn default() -> Self {
         let places = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { places, slow_max: 14, slice: Duration::from_millis(20) }
+        Self { places, slow_max: 14, waiting_max: 24, slice: Duration::from_millis(20) }
     }
 }
 
@@ -42,6 +48,10 @@ struct Inner {
     /// Jobs that hold a place.
     placed: usize,
     slow: usize,
+    /// Jobs that wait for other hosts.
+    away: usize,
+    /// Jobs that have waited and need a place to go on; they go before the queue.
+    returning: usize,
     threads: usize,
     idle: usize,
     closed: bool,
@@ -59,6 +69,7 @@ enum Standing {
     Waiting,
     Placed,
     Slow,
+    Away,
     Over,
 }
 
@@ -66,6 +77,62 @@ struct Shared {
     options: Options,
     inner: Mutex<Inner>,
     work: Condvar,
+    /// A place is free for one that returns.
+    place: Condvar,
+}
+
+thread_local! {
+    /// The job that this thread is at.
+    static CURRENT: RefCell<Option<(Arc<Shared>, Arc<Place>)>> = const { RefCell::new(None) };
+}
+
+/// A job that waits for another host. Dropping it takes a place again, and blocks until there is one.
+pub(crate) struct Away(Option<(Arc<Shared>, Arc<Place>)>);
+
+/// Gives the place of this thread's job up for as long as what is returned lives. None if too many wait already. On a
+/// thread that is no worker there is no place, and nothing to give up.
+pub(crate) fn wait() -> Option<Away> {
+    let Some((shared, place)) = CURRENT.with_borrow(Clone::clone) else { return Some(Away(None)) };
+    let mut inner = shared.lock();
+    let mut state = place.lock();
+    if inner.away >= shared.options.waiting_max {
+        return None;
+    }
+    match *state {
+        Standing::Placed => inner.placed -= 1,
+        Standing::Slow => inner.slow -= 1,
+        Standing::Waiting | Standing::Away | Standing::Over => return Some(Away(None)),
+    }
+    *state = Standing::Away;
+    inner.away += 1;
+    drop(state);
+    if inner.idle == 0 && !inner.queue.is_empty() {
+        start(&shared, &mut inner);
+    }
+    drop(inner);
+    shared.freed();
+    Some(Away(Some((shared, place))))
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        let Some((shared, place)) = self.0.take() else { return };
+        let mut inner = shared.lock();
+        inner.away -= 1;
+        inner.returning += 1;
+        while inner.placed >= shared.options.places && !inner.closed {
+            inner = shared.place.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.returning -= 1;
+        inner.placed += 1;
+        *place.lock() = Standing::Placed;
+    }
+}
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, Standing> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The threads. Dropping the last clone ends them when their jobs end.
@@ -80,6 +147,7 @@ impl Drop for Closer {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.work.notify_all();
+        self.0.place.notify_all();
     }
 }
 
@@ -87,13 +155,28 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A place is free: for one that returns, else for the queue.
+    fn freed(&self) {
+        self.place.notify_one();
+        self.work.notify_one();
+    }
+}
+
+fn start(shared: &Arc<Shared>, inner: &mut Inner) {
+    let worker = Arc::clone(shared);
+    // The stack holds the guest's (512 KiB) and the host's frames above it; untouched pages cost nothing.
+    let thread = std::thread::Builder::new().name("guest".to_owned()).stack_size(4 << 20);
+    if thread.spawn(move || work(&worker)).is_ok() {
+        inner.threads += 1;
+    }
 }
 
 impl Workers {
     /// No thread is started before there is work.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let shared = Shared { options, inner: Mutex::default(), work: Condvar::new() };
+        let shared = Shared { options, inner: Mutex::default(), work: Condvar::new(), place: Condvar::new() };
         Self { shared: Arc::new(Closer(Arc::new(shared))) }
     }
 
@@ -121,27 +204,18 @@ impl Workers {
         let shared = &self.shared.0;
         let mut inner = shared.lock();
         inner.queue.push_back((job, place));
-        if inner.idle == 0 && inner.threads < shared.options.places + shared.options.slow_max {
-            self.start(&mut inner);
+        if inner.idle == 0 && inner.threads < shared.options.places + shared.options.slow_max + inner.away {
+            start(shared, &mut inner);
         }
         drop(inner);
         shared.work.notify_one();
-    }
-
-    fn start(&self, inner: &mut Inner) {
-        let shared = Arc::clone(&self.shared.0);
-        // The stack holds the guest's (512 KiB) and the host's frames above it; untouched pages cost nothing.
-        let thread = std::thread::Builder::new().name("guest".to_owned()).stack_size(4 << 20);
-        if thread.spawn(move || work(&shared)).is_ok() {
-            inner.threads += 1;
-        }
     }
 
     /// The slice is over: if the job holds a place, it gives it up, as far as slow ones are allowed.
     fn overrun(&self, place: &Place) {
         let shared = &self.shared.0;
         let mut inner = shared.lock();
-        let mut state = place.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = place.lock();
         if *state != Standing::Placed || inner.slow >= shared.options.slow_max {
             return;
         }
@@ -149,34 +223,36 @@ impl Workers {
         inner.placed -= 1;
         inner.slow += 1;
         if inner.idle == 0 && !inner.queue.is_empty() {
-            self.start(&mut inner);
+            start(shared, &mut inner);
         }
         drop((state, inner));
         metrics::counter!("bulkhead_batches_slow_total").increment(1);
-        shared.work.notify_one();
+        shared.freed();
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Arc<Shared>) {
     let mut inner = shared.lock();
     loop {
-        let free = inner.placed < shared.options.places || inner.closed;
+        let free = inner.placed + inner.returning < shared.options.places || inner.closed;
         let next = if free { inner.queue.pop_front() } else { None };
         match next {
             Some((job, place)) => {
                 inner.placed += 1;
-                *place.state.lock().unwrap_or_else(PoisonError::into_inner) = Standing::Placed;
+                *place.lock() = Standing::Placed;
                 drop(inner);
+                CURRENT.set(Some((Arc::clone(shared), Arc::clone(&place))));
                 job();
+                CURRENT.set(None);
                 inner = shared.lock();
-                let mut state = place.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = place.lock();
                 match *state {
                     Standing::Slow => inner.slow -= 1,
-                    Standing::Waiting | Standing::Placed | Standing::Over => inner.placed -= 1,
+                    Standing::Waiting | Standing::Placed | Standing::Away | Standing::Over => inner.placed -= 1,
                 }
                 *state = Standing::Over;
                 drop(state);
-                shared.work.notify_one();
+                shared.freed();
             }
             None if inner.closed => break,
             None => {
@@ -202,7 +278,49 @@ mod tests {
     use std::time::Instant;
 
     fn workers(places: usize, slow_max: usize) -> Workers {
-        Workers::new(Options { places, slow_max, slice: Duration::from_millis(5) })
+        Workers::new(Options { places, slow_max, waiting_max: 3, slice: Duration::from_millis(5) })
+    }
+
+    /// Neither slow jobs nor the slice let the others go on here: only that waiting gives places up does.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_that_waits_holds_no_place_and_takes_one_again() {
+        let workers = Workers::new(Options { places: 1, slow_max: 0, waiting_max: 3, slice: Duration::from_millis(5) });
+        let (entered, enters) = mpsc::channel();
+        let mut releases = Vec::new();
+        let mut jobs = Vec::new();
+        for _ in 0..4 {
+            let (release, blocked) = mpsc::channel::<()>();
+            let (workers, entered) = (workers.clone(), entered.clone());
+            releases.push(release);
+            jobs.push(tokio::spawn(async move {
+                let job = move || {
+                    let away = wait();
+                    let waits = away.is_some();
+                    entered.send(waits).expect("because the test listens");
+                    if waits {
+                        let _ = blocked.recv();
+                    }
+                    drop(away);
+                    // Whoever goes on computes, so it is alone.
+                    let inner = CURRENT.with_borrow(|current| Arc::clone(&current.as_ref().expect("a worker").0));
+                    let inner = inner.lock();
+                    (waits, inner.placed)
+                };
+                workers.run(job).await
+            }));
+        }
+        let waits: Vec<bool> = (0..4)
+            .map(|_| enters.recv_timeout(Duration::from_secs(5)).expect("because nobody holds the place"))
+            .collect();
+        assert_eq!(waits.iter().filter(|waits| **waits).count(), 3, "the fourth is told that too many wait");
+        let quick = tokio::time::timeout(Duration::from_secs(5), workers.run(|| 7)).await;
+        assert_eq!(quick.expect("because waiting takes no place"), Some(7));
+        drop(releases);
+        for job in jobs {
+            let (_, placed) = job.await.expect("because it ended").expect("because it did not panic");
+            assert_eq!(placed, 1);
+        }
+        assert!(wait().is_some_and(|away| away.0.is_none()), "elsewhere there is no place to give up");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,13 @@ impl Answer {
         Ok(Self { response, deadline, body_bytes_max: options.body_bytes_max })
     }
 
+    /// With another bound of the body than the guard's own.
+    #[must_use]
+    pub fn with_body_max(mut self, bytes: usize) -> Self {
+        self.body_bytes_max = bytes;
+        self
+    }
+
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {

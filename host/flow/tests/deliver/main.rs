@@ -3,5 +3,6 @@
 mod egress;
 mod file;
 mod fixture;
+mod outbound;
 mod service;
 mod webhook;

@@ -4,6 +4,7 @@ use crate::capability::run::Run;
 use crate::limits::Limiter;
 
 use super::handles::Handles;
+use super::http::Held;
 use super::portable::Cas;
 use super::wasi::Timers;
 
@@ -13,12 +14,14 @@ pub(crate) struct Host {
     pub timers: Timers,
     /// Comparisons that the guest began in this call.
     pub cas: Handles<Cas>,
+    /// What it holds of requests and answers in this call.
+    pub http: Held,
     run: Option<Run>,
 }
 
 impl Host {
     pub(crate) fn new(limiter: Limiter) -> Self {
-        Self { limiter, timers: Timers::default(), cas: Handles::default(), run: None }
+        Self { limiter, timers: Timers::default(), cas: Handles::default(), http: Held::default(), run: None }
     }
 
     /// Hands the instance what it may reach in the call that begins.
@@ -29,6 +32,7 @@ impl Host {
     /// Takes it back when the call is over.
     pub(crate) fn end(&mut self) -> Option<Run> {
         self.cas.clear();
+        self.http.clear();
         self.run.take()
     }
 

@@ -3,11 +3,12 @@
 //! One folder for each major track of the contract; beside it WASI 0.2, in a form without any power, and drafts of WASI
 //! as other names for what the contract has.
 //!
-//! Reading order: [`host`] (what a store holds), [`v0`] (our contract), [`wasi`], [`portable`], [`outcome`] (what an
-//! error means).
+//! Reading order: [`host`] (what a store holds), [`v0`] (our contract), [`wasi`], [`http`], [`portable`], [`outcome`]
+//! (what an error means).
 
 pub(crate) mod handles;
 pub(crate) mod host;
+pub(crate) mod http;
 pub(crate) mod outcome;
 pub(crate) mod portable;
 pub(crate) mod v0;
@@ -23,6 +24,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     v0::link(&mut linker)?;
     wasi::link(&mut linker)?;
+    http::link(&mut linker)?;
     portable::link(&mut linker)?;
     Ok(linker)
 }

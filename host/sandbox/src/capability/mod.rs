@@ -11,6 +11,7 @@ pub(crate) mod check;
 pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod effects;
+pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod random;
 pub(crate) mod redact;

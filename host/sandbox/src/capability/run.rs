@@ -14,12 +14,14 @@ use super::Stop;
 use super::clock::Clock;
 use super::context::Context;
 use super::effects::Effects;
+use super::http::Http;
 use super::log::Log;
 use super::random::Random;
 use super::redact::Redactor;
 use super::state::State;
 use super::tape::Tape;
 use super::usage::Usage;
+use crate::outbound::Outbound;
 use crate::port::Call;
 use crate::port::Setup;
 use crate::port::StateReader;
@@ -35,13 +37,20 @@ pub(crate) struct Run {
     pub usage: Usage,
     pub random: Random,
     pub clock: Clock,
+    pub http: Http,
     pub watch: Watch,
     /// What is read is kept here, if anything is to be kept.
     pub tape: Option<Arc<Tape>>,
 }
 
 impl Run {
-    pub(crate) fn begin(setup: &Arc<Setup>, redactor: &Arc<Redactor>, call: &Call<'_>, started: Instant) -> Self {
+    pub(crate) fn begin(
+        setup: &Arc<Setup>,
+        redactor: &Arc<Redactor>,
+        call: &Call<'_>,
+        way: Option<Arc<dyn Outbound>>,
+        started: Instant,
+    ) -> Self {
         let tape = (call.record.bytes > 0).then(|| Arc::new(Tape::new(Arc::clone(call.state), call.record.bytes)));
         let reader: Arc<dyn StateReader> = match &tape {
             Some(tape) => Arc::<Tape>::clone(tape),
@@ -55,6 +64,7 @@ impl Run {
             usage: Usage::default(),
             random: Random::new(call.seed, call.attempt),
             clock: Clock::new(call.now),
+            http: Http::new(way, call.seed),
             watch: Watch::begin(&setup.limits, Arc::clone(call.cancelled), started),
             setup: Arc::clone(setup),
             redactor: Arc::clone(redactor),
@@ -87,13 +97,14 @@ impl Run {
 pub(crate) struct Watch {
     started: Instant,
     time: Duration,
+    paused: Duration,
     cancelled: Arc<AtomicBool>,
     host_calls: u32,
 }
 
 impl Watch {
     fn begin(limits: &Limits, cancelled: Arc<AtomicBool>, started: Instant) -> Self {
-        Self { started, time: limits.time, cancelled, host_calls: 0 }
+        Self { started, time: limits.time, paused: Duration::ZERO, cancelled, host_calls: 0 }
     }
 
     /// Calls into the host so far.
@@ -109,12 +120,20 @@ impl Watch {
         Ok(())
     }
 
+    /// So much of the time since the beginning was spent in waiting for others, and is not counted.
+    pub(crate) fn pause(&mut self, paused: Duration) {
+        self.paused = paused;
+    }
+
+    /// Looked at while the guest waits.
+    pub(crate) fn check_cancelled(&self) -> Result<(), Stop> {
+        if self.cancelled.load(Ordering::Relaxed) { Err(Stop::Cancelled) } else { Ok(()) }
+    }
+
     /// Looked at on every tick while the guest runs, and after whatever may have blocked.
     pub(crate) fn check(&self) -> Result<(), Stop> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Stop::Cancelled);
-        }
-        if self.started.elapsed() >= self.time {
+        self.check_cancelled()?;
+        if self.started.elapsed().saturating_sub(self.paused) >= self.time {
             return Err(Stop::Wall(self.time));
         }
         Ok(())

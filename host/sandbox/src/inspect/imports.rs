@@ -101,11 +101,7 @@ fn judge(import: &ImportName) -> Result<(), Refused> {
     };
     match parts.package {
         "bulkhead:plugin" => contract(&parts, &name),
-        "wasi:http" => Err(Refused::upload(
-            "http",
-            format!("it needs `{name}`, which takes the `http` grant, and this host does not offer it yet."),
-            "Deliver through a sink instead (`effects.deliver`), or build without the HTTP client.",
-        )),
+        "wasi:http" => http(&parts, &name),
         package => match package.strip_prefix("wasi:") {
             Some(package) => wasi(package, &parts, &name),
             None => Err(refuse(
@@ -132,6 +128,19 @@ fn contract(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
         "version",
         format!("it needs `{name}`, an interface that this host does not have yet."),
         "Upgrade the host, or build with an older SDK.",
+    ))
+}
+
+/// Whether it may send anything is decided when it does: a component may import what its language's runtime brings along
+/// and never use it.
+fn http(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
+    if ["types", "outgoing-handler"].contains(&parts.interface) && track(parts.version, "0.2.") {
+        return Ok(());
+    }
+    Err(Refused::upload(
+        "http",
+        format!("it needs `{name}`, which this host does not offer; supported: wasi:http/outgoing-handler@0.2."),
+        "Build it for WASI 0.2, as a client: requests go out with the `http` grant, and events are what comes in.",
     ))
 }
 
@@ -195,6 +204,7 @@ fn need(name: &str) -> Option<&'static str> {
         ("wasi:keyvalue", _) => Some("its state, as wasi:keyvalue"),
         ("wasi:config", _) => Some("its settings, as wasi:config"),
         ("wasi:logging", _) => Some("its log, as wasi:logging"),
+        ("wasi:http", "outgoing-handler") => Some("calls to other hosts, as far as `http` is granted"),
         ("wasi:cli", "stdout" | "stderr") => Some("its log, as standard output"),
         ("wasi:clocks", _) => Some("the time of the attempt"),
         ("wasi:random", _) => Some("random bytes of the attempt"),
@@ -235,6 +245,8 @@ mod tests {
             "wasi:random/insecure-seed@0.2.6",
             "wasi:filesystem/preopens@0.2.9",
             "wasi:sockets/tcp@0.2.9",
+            "wasi:http/outgoing-handler@0.2.10",
+            "wasi:http/types@0.2.0",
             "wasi:keyvalue/store@0.2.0-draft2",
             "wasi:keyvalue/atomics@0.2.0-draft2",
             "wasi:keyvalue/batch@0.2.0-draft2",
@@ -273,7 +285,9 @@ mod tests {
         {
             assert_eq!(code(skew), "rejected_upload:version", "{skew}");
         }
-        assert_eq!(code("wasi:http/outgoing-handler@0.2.10"), "rejected_upload:http");
+        for server in ["incoming-handler@0.2.10", "outgoing-handler@0.3.0", "types@0.2.0-rc-2023-12-05"] {
+            assert_eq!(code(&format!("wasi:http/{server}")), "rejected_upload:http", "{server}");
+        }
     }
 
     #[test]
@@ -306,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_import_and_says_what_to_do() {
-        for name in ["wasi:nn/inference@0.2.0", "demo:x/y@1.0.0", "wasi:http/types@0.2.0", "x"] {
+        for name in ["wasi:nn/inference@0.2.0", "demo:x/y@1.0.0", "wasi:http/incoming-handler@0.2.0", "x"] {
             let import = ImportName { name: name.into(), is_interface: true };
             let refused = judge(&import).expect_err("because it is not offered");
             assert!(refused.detail.contains(name), "{refused}");

@@ -12,6 +12,7 @@ mod determinism;
 mod golden;
 mod grants;
 mod guest;
+mod http;
 mod js;
 mod lab;
 mod lifecycle;

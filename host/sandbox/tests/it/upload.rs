@@ -85,10 +85,10 @@ fn polyglots_are_refused_or_harmless() {
 #[test]
 fn imports_are_an_exact_list() {
     for (name, what) in [
-        ("wasi:http/outgoing-handler@0.2.0", "http"),
+        ("wasi:http/incoming-handler@0.2.0", "http"),
         ("wasi:nn/graph@0.2.0", "import"),
         ("demo:host/x", "import"),
-        ("wasi:keyvalue/store@0.2.0-draft2", "import"),
+        ("wasi:keyvalue/store@0.2.0-draft", "import"),
         ("wasi:cli/environment@0.3.0", "import"),
         ("bulkhead:plugin/effects@0.2.0", "version"),
         ("bulkhead:plugin/telepathy@0.1.0", "version"),

@@ -1,14 +1,18 @@
 //! From what was written to what holds: each value by itself, then all against each other.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_domain::policy::limits::HttpLimits;
+use bulkhead_domain::policy::origin::Origin;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::policy::quota::Rate;
 use bulkhead_flow::inbox;
 use bulkhead_flow::keeper::Retention;
+use bulkhead_flow::outbound::Origins;
 use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
@@ -49,6 +53,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     let redis = checker.redis(raw.redis.as_deref());
     let sources = checker.sources(&raw);
     let egress_allow = checker.subnets(&raw.egress.allow);
+    let egress_plugins = checker.origins(&raw.egress.plugins);
     let operator_key = checker.operator_key(layers.operator_key.as_deref());
     checker.log(&raw.log.level);
     checker.events(&raw.limits.event);
@@ -79,6 +84,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
                 level: raw.log.level.clone(),
             },
             egress_allow,
+            egress_plugins,
             causation: Causation { hops: raw.causation.hops, descendants: raw.causation.descendants },
             limits: limits(&raw.limits),
             sandbox: sandbox(&raw.sandbox),
@@ -120,6 +126,13 @@ fn limits(raw: &raw::Limits) -> Limits {
             state_bytes: plugin.state_bytes.get(),
             state_key: plugin.state_key.get(),
             state_value: plugin.state_value.get(),
+            http: HttpLimits {
+                requests: plugin.http_requests,
+                request_bytes: plugin.http_request_bytes.get(),
+                response_bytes: plugin.http_response_bytes.get(),
+                time: plugin.http_time.0,
+                wait: plugin.http_wait.0,
+            },
         },
         tenant: quotas(&raw.tenant),
         api: ApiLimits {
@@ -277,6 +290,26 @@ impl Checker<'_> {
             }
         }
         subnets
+    }
+
+    fn origins(&mut self, texts: &[String]) -> Origins {
+        if texts.iter().any(|text| text == "*") {
+            return Origins::All;
+        }
+        let mut origins = BTreeSet::new();
+        for text in texts {
+            match Origin::parse(text) {
+                Some(origin) => {
+                    origins.insert(origin);
+                }
+                None => self.wrong_with(
+                    "egress.plugins",
+                    format!("`{text}` is no host"),
+                    "write api.example.com, api.example.com:8443, http://10.1.0.7:8080, or * for every host",
+                ),
+            }
+        }
+        Origins::Only(origins)
     }
 
     fn operator_key(&mut self, text: Option<&str>) -> Option<SecretString> {

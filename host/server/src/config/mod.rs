@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bulkhead_flow::inbox;
 use bulkhead_flow::keeper::Retention;
+use bulkhead_flow::outbound::Origins;
 use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
@@ -80,6 +81,8 @@ pub struct Config {
     pub log: Log,
     /// Private subnets that tenants may reach.
     pub egress_allow: Vec<IpNet>,
+    /// Where plugins may send requests.
+    pub egress_plugins: Origins,
     /// The budget along a chain of events.
     pub causation: Causation,
     /// Limits.

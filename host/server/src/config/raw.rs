@@ -62,6 +62,7 @@ pub enum Format {
 #[serde(deny_unknown_fields, default)]
 pub struct Egress {
     pub allow: Vec<String>,
+    pub plugins: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -109,6 +110,11 @@ pub struct PluginLimits {
     pub state_bytes: Bytes,
     pub state_key: Bytes,
     pub state_value: Bytes,
+    pub http_requests: u32,
+    pub http_request_bytes: Bytes,
+    pub http_response_bytes: Bytes,
+    pub http_time: Span,
+    pub http_wait: Span,
 }
 
 /// 0 is no limit.

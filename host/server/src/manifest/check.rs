@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use bulkhead_domain::policy::origin::Origin;
 use bulkhead_domain::rule::Diagnostic;
 use bulkhead_domain::rule::document;
 use bulkhead_domain::rule::document::Names;
@@ -79,10 +80,11 @@ impl<'t> Checker<'t> {
             }
         }
         for host in &grants.http {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
-            if host.is_empty() || host.len() > 255 || !host.bytes().all(plain) {
+            if Origin::parse(host).is_none() {
                 let message = format!("`{}` is no host", host.escape_debug());
-                let hint = "write api.example.com or api.example.com:8443, without scheme and path".to_owned();
+                let hint = "write api.example.com or api.example.com:8443, without scheme and path; \
+                            http://host:port is one without TLS";
+                let hint = hint.to_owned();
                 self.wrong("grants", "http", message, Some(hint));
             }
         }

@@ -5,7 +5,7 @@
 //! written here, on our own state, and not taken from wasmtime-wasi: that one reads the real clock, sleeps on an
 //! asynchronous runtime, and brings files and sockets along to be switched off.
 //!
-//! Nothing here ever blocks.
+//! Nothing here ever blocks, save for whoever looks at an exchange with another host (`wasi:http`).
 
 mod cli;
 mod clocks;
@@ -17,7 +17,14 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
 pub(crate) use self::denied::link as link_denied;
+pub use self::io::Input;
+pub use self::io::IoError;
+pub use self::io::Output;
+pub use self::io::Pollable;
+pub(crate) use self::io::TOO_LARGE;
 pub(crate) use self::io::Timers;
+pub(crate) use self::io::always_ready;
+pub(crate) use self::io::body_stream;
 use super::host::Host;
 use crate::capability::Stop;
 use crate::capability::run::Run;
