@@ -1,6 +1,7 @@
 -- Due deliveries by queue (tenant and sink): a look steps from one queue to the next, and no sink's deliveries are in the
--- way of another's. Reads the table once and holds up writers of deliveries meanwhile: about a second for a million rows.
--- Nodes of the version before find no deliveries afterwards; they go on with everything else.
+-- way of another's. Reads the table once and holds up writers of deliveries meanwhile.
+-- Nodes of the version before find no deliveries, backlog and due runs of others' afterwards; they take events in and work off what
+-- they hear of until they are replaced.
 
 CREATE INDEX deliveries_queue ON deliveries (shard, tenant, sink, due, seq) WHERE due IS NOT NULL;
 DROP INDEX deliveries_due;
