@@ -25,6 +25,7 @@ pub mod port;
 pub mod recorder;
 mod replay;
 mod sandbox;
+pub mod script;
 mod session;
 
 pub use secrecy::SecretString;

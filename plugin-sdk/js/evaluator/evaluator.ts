@@ -5,8 +5,7 @@
  * into the slot, an array in the snapshot of its memory. So nobody needs a toolchain, and the digest of the component
  * covers the source. With an empty slot it checks: the data of an event is read as a source, and what it has is logged.
  *
- * The source is a script, not a module: the SDK's names are there without being imported. So that a plugin's module of one
- * file works unchanged, `export` before a declaration and the import of the SDK are read over, if they begin a line.
+ * The source is a script, not a module: the SDK's names are there without being imported.
  */
 
 import "../src/globals.js";
@@ -39,32 +38,30 @@ const AFTER = `
 ;({ handle: typeof handle === "function" ? handle : undefined,
   transform: typeof transform === "function" ? transform : undefined })`;
 
-const EXPORT = /^export(?=\s+(?:async\s+)?(?:function|const|let|var|class)\b)/gm;
-const IMPORT = /^import\s*\{[\w\s,$]*\}\s*from\s*(["'])bulkhead-plugin\1/gm;
-const blank = (text: string): string => text.replace(/[^\n]/g, " ");
-
 let loaded: Plugin | undefined;
 
-function source(): string | undefined {
+/** An empty slot has a length that no source has. */
+function length(): number {
   const [a, b, c, d] = slot.subarray(MARK.length) as unknown as [number, number, number, number];
-  const length = a | (b << 8) | (c << 16) | (d << 24);
-  // An empty slot has a length that no source has.
-  return length >= 0 && length <= ROOM ? decode(slot.subarray(MARK.length + 4, MARK.length + 4 + length)) : undefined;
+  return a | (b << 8) | (c << 16) | (d << 24);
+}
+
+function isEmpty(): boolean {
+  return length() < 0 || length() > ROOM;
 }
 
 function evaluate(text: string): Plugin {
   for (const [name, value] of Object.entries(sdk)) {
     Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   }
-  const script = text.replace(EXPORT, blank).replace(IMPORT, blank);
-  return loading(() => (0, eval)(BEFORE + script + AFTER) as Plugin);
+  return loading(() => (0, eval)(BEFORE + text + AFTER) as Plugin);
 }
 
 function plugin(): Plugin {
   if (loaded === undefined) {
-    const text = source();
-    if (text === undefined) throw new sdk.Reject("this evaluator has no source");
-    loaded = evaluate(text);
+    if (isEmpty()) throw new sdk.Reject("this evaluator has no source");
+    const start = MARK.length + 4;
+    loaded = evaluate(decode(slot.subarray(start, start + length())));
   }
   return loaded;
 }
@@ -89,7 +86,7 @@ const missing = (name: string) => (): never => {
 
 export const handler = {
   handle(event: wit.Event): void {
-    if (source() === undefined) return guarded(() => check(decode(event.data)));
+    if (isEmpty()) return guarded(() => check(decode(event.data)));
     const { handle } = guarded(plugin);
     handling(handle ?? missing("handle"))(event);
   },
