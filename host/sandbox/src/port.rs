@@ -20,6 +20,7 @@ use bulkhead_domain::policy::grants::Grants;
 use bulkhead_domain::policy::limits::InstancePolicy;
 use bulkhead_domain::policy::limits::Limits;
 use bulkhead_domain::policy::verdict::Outcome;
+use bulkhead_domain::recording::Ended;
 use bulkhead_domain::recording::Read;
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -160,6 +161,31 @@ pub struct Attempt {
     pub instantiated: bool,
     /// What it read, as far as the call asked for it.
     pub reads: Reads,
+}
+
+impl Attempt {
+    /// What came of it, as recordings have it: without the store's number of the plugin.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        let mut effects = self.effects.clone();
+        for effect in &mut effects {
+            match effect {
+                Effect::State(write) => write.plugin = PluginId::default(),
+                Effect::Cancel { plugin, .. } => *plugin = PluginId::default(),
+                Effect::Emit { .. } | Effect::Deliver(_) | Effect::Schedule { .. } => {}
+            }
+        }
+        Ended {
+            outcome: self.outcome.clone(),
+            drafts: self.drafts.clone(),
+            effects,
+            logs: self.logs.clone(),
+            logs_dropped: self.logs_dropped,
+            usage: self.usage.clone(),
+            fuel: self.fuel,
+            memory: self.memory,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use bulkhead_domain::effect::Effect;
 use bulkhead_domain::event::Draft;
 use bulkhead_domain::event::Event;
-use bulkhead_domain::id::PluginId;
 use bulkhead_domain::policy::verdict::Outcome;
 use bulkhead_domain::recording::Duty;
 use bulkhead_domain::recording::Ended;
@@ -75,7 +74,7 @@ pub(crate) fn record(made: Made<'_>, secrets: &Redactor, rules: Rules<'_>) -> Re
         reads: attempt.reads.list.clone(),
         cut: attempt.reads.cut,
         redacted,
-        ended: ended(attempt),
+        ended: attempt.ended(),
     };
     for read in &mut recording.reads {
         if let Read::State { key, held: Some(held) } = read {
@@ -89,28 +88,6 @@ pub(crate) fn record(made: Made<'_>, secrets: &Redactor, rules: Rules<'_>) -> Re
     scrub.ended(&mut recording.ended);
     fit(&mut recording, rules.bytes);
     recording
-}
-
-/// What came of an attempt. The store's number of the plugin is left out of it.
-pub(crate) fn ended(attempt: &Attempt) -> Ended {
-    let mut effects = attempt.effects.clone();
-    for effect in &mut effects {
-        match effect {
-            Effect::State(write) => write.plugin = PluginId::default(),
-            Effect::Cancel { plugin, .. } => *plugin = PluginId::default(),
-            Effect::Emit { .. } | Effect::Deliver(_) | Effect::Schedule { .. } => {}
-        }
-    }
-    Ended {
-        outcome: attempt.outcome.clone(),
-        drafts: attempt.drafts.clone(),
-        effects,
-        logs: attempt.logs.clone(),
-        logs_dropped: attempt.logs_dropped,
-        usage: attempt.usage.clone(),
-        fuel: attempt.fuel,
-        memory: attempt.memory,
-    }
 }
 
 /// Takes the values at these places out of the event's data. Gives the texts that were there.

@@ -29,7 +29,6 @@ use crate::port::Record;
 use crate::port::Setup;
 use crate::port::StateError;
 use crate::port::StateReader;
-use crate::recorder;
 use crate::sandbox::Sandbox;
 
 /// How many times the recorded wall-clock limit a re-execution may take: it is the one limit that depends on the machine.
@@ -85,7 +84,7 @@ impl Sandbox {
             },
             recording.duty,
         );
-        let ended = recorder::ended(&attempt);
+        let ended = attempt.ended();
         let exact = recording.fresh && recording.redacted.is_empty();
         let mut difference = match exact {
             true => Difference::of(&recording.ended, &ended),

@@ -144,7 +144,7 @@ pub struct Query {
     summary = "A recording of a run",
     params(("id" = String, Path, description = "The run's id"), Query),
     responses(
-        (status = 200, description = "The recording; its form is described in docs/recorder.md", body = Object),
+        (status = 200, description = "The recording; its form is described in docs/recorder.md", body = serde_json::Value),
         (status = 404, description = "Nothing of this run was recorded, or it is not kept any more", body = Document,
             content_type = "application/problem+json"),
     ),

@@ -144,6 +144,10 @@ impl Layers {
                 // Sizes are numbers or texts; what this is not, the check below says.
                 Err(_) => Value::String(text.to_owned()),
             },
+            Some(Value::Float(_)) => match text.trim().parse() {
+                Ok(number) => Value::Float(number),
+                Err(_) => Value::String(text.to_owned()),
+            },
             Some(Value::Array(_)) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
