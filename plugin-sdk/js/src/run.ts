@@ -66,6 +66,8 @@ function failure(thrown: unknown): wit.Failure {
   if (thrown instanceof Refusal) {
     return { verdict: thrown.mayPass ? "retry" : "reject", reason: reason(thrown), afterMs: null, attributes: [] };
   }
+  // The heap stays full: what is no failure of the contract ends the instance, and the host says which limit it was.
+  if (thrown instanceof Error && thrown.name === "InternalError" && thrown.message === "out of memory") throw thrown;
   const isError = thrown instanceof Error;
   const text = isError ? headline(thrown) : `thrown: ${show(thrown)}`;
   log.error(text, isError ? { stack: stack(thrown) } : {});

@@ -1,0 +1,152 @@
+//! A plugin from text: JavaScript is sent, and what comes of it is a version like any other.
+//!
+//! The component is made here, without a compiler: see [`bulkhead_sandbox::script`]. From then on it goes the way of an
+//! upload: inspected, stored, its manifest granted, its digest that of its bytes, which are the source's, too.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::extract::State;
+use axum::response::Response;
+use bulkhead_sandbox::script;
+use bulkhead_sandbox::script::Unfit;
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::body;
+use crate::api::code::Code;
+use crate::api::extract::Caller;
+use crate::api::extract::Params;
+use crate::api::extract::Path;
+use crate::api::extract::Plugins;
+use crate::api::extract::media_type;
+use crate::api::extract::shown;
+use crate::api::plugins;
+use crate::api::plugins::UploadQuery;
+use crate::api::plugins::Uploaded;
+use crate::api::problem::Fault;
+use crate::api::problem::Problem;
+use crate::api::problem::Result;
+use crate::api::state::Api;
+use crate::manifest;
+
+/// Bytes of a body: a source that is all escapes in JSON, and a manifest.
+const BODY_MAX: usize = 2 * script::SIZE_MAX + manifest::SIZE_MAX;
+/// Sources that are looked at at a time: each is run for up to two seconds.
+static CHECKS: Semaphore = Semaphore::const_new(2);
+/// How long one waits for its turn.
+const TURN_WAIT: Duration = Duration::from_secs(10);
+
+/// The routes.
+pub fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(upload_source))
+}
+
+/// A source with its manifest.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PluginSource)]
+pub struct Source {
+    /// JavaScript: a function `handle(event)`, a function `transform(event)`, or both.
+    source: String,
+    /// Its manifest (plugin.toml); without one the plugin gets no grants.
+    #[serde(default)]
+    manifest: Option<String>,
+}
+
+/// Makes a version of a plugin from JavaScript. The body is the text (`text/javascript`), or JSON with the text and a
+/// manifest. At most 256 KiB. The same text with the same manifest is the version that is there already.
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/source", tag = "plugins", summary = "Make a version from JavaScript",
+    params(("name" = String, Path, description = "The plugin's name"), UploadQuery),
+    request_body(content((Source = "application/json"), (String = "text/javascript"))),
+    responses(
+        (status = 201, description = "A new version", body = Uploaded),
+        (status = 200, description = "The version that is there already", body = Uploaded),
+        (status = 422, description = "The manifest or the source is refused; `errors` says where")
+    )
+)]
+async fn upload_source(
+    State(api): State<Api>,
+    caller: Caller<Plugins>,
+    Path(name): Path<String>,
+    Params(query): Params<UploadQuery>,
+    request: Request,
+) -> Result<Response> {
+    let Source { source, manifest } = read(request).await?;
+    let wasm = component(&api, source).await?;
+    plugins::install(&api, &caller, name, (wasm, manifest), &query).await
+}
+
+/// The body in either form.
+async fn read(request: Request) -> Result<Source> {
+    let (parts, content) = request.into_parts();
+    let media = media_type(&parts.headers);
+    let is_json = media == "application/json";
+    if !is_json && !matches!(media.as_str(), "text/javascript" | "application/javascript" | "text/plain") {
+        return Err(Problem::new(Code::MediaType, format!("`{}` is not taken here", shown(&media))).hint(
+            "send the source as text/javascript, or application/json: {\"source\": \"…\", \"manifest\": \"…\"}",
+        ));
+    }
+    let bytes = body::read(&parts.headers, content, BODY_MAX).await?;
+    if is_json {
+        return serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::new(Code::BodyMalformed, format!("the body is not a source: {error}")));
+    }
+    let source = String::from_utf8(bytes.to_vec())
+        .map_err(|_| Problem::new(Code::BodyMalformed, "the source is not UTF-8 text"))?;
+    Ok(Source { source, manifest: None })
+}
+
+async fn component(api: &Api, source: String) -> Result<Bytes> {
+    let busy = || Problem::new(Code::Busy, "too many sources are in work").retry_after(Duration::from_secs(2));
+    let turn = tokio::time::timeout(TURN_WAIT, CHECKS.acquire()).await.map_err(|_| busy())?;
+    let sandbox = api.sandbox.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        script::component(&sandbox, &source).map_err(|unfit| refused(unfit, &source))
+    })
+    .await;
+    drop(turn);
+    made.map_err(|error| Problem::internal(&error))?
+}
+
+fn refused(unfit: Unfit, source: &str) -> Problem {
+    match unfit {
+        Unfit::Size(bytes) => Problem::new(
+            Code::BodyTooLarge,
+            format!("the source has {bytes} bytes; at most {} are taken", script::SIZE_MAX),
+        )
+        .hint("build larger plugins with the SDK: bulkhead plugin new -t js"),
+        Unfit::Source { detail, place } => {
+            let fault = place.map(|place| fault(&detail, place, source));
+            Problem::new(Code::PluginRefused, detail)
+                .hint("the source is a script with a function `handle(event)` or `transform(event)`")
+                .with("reason", "rejected_upload:source")
+                .faults(fault.into_iter().collect::<Vec<Fault>>())
+        }
+        Unfit::Host(error) => Problem::internal(&error),
+    }
+}
+
+fn fault(message: &str, (line, column): (u32, u32), source: &str) -> Fault {
+    let (line, column) = (line as usize, column as usize);
+    let text: String = source.lines().nth(line.saturating_sub(1)).unwrap_or_default().chars().take(160).collect();
+    let excerpt = if column <= 160 { format!("{text}\n{:>column$}", "^") } else { text };
+    Fault { line, column, message: message.to_owned(), excerpt, ..Fault::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_shows_its_place() {
+        let fault = fault("unexpected token", (2, 11), "function handle(event) {\n  let x = ;\n}");
+        assert_eq!((fault.line, fault.column), (2, 11));
+        assert_eq!(fault.excerpt, "  let x = ;\n          ^");
+    }
+}
