@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::ceiling::TenantPolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 
 use crate::Result;
+use crate::releases::Rollout;
 
 /// Whether a tenant's events are taken in and worked off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +43,8 @@ pub struct Tenant {
     pub created: Timestamp,
     /// What the operator allows it; what is unset is the host's default.
     pub quotas: Quotas,
+    /// What the operator allows its plugins.
+    pub policy: TenantPolicy,
 }
 
 /// Tenants.
@@ -67,6 +71,9 @@ pub trait Tenants: Send + Sync {
 
     /// Replaces its quotas; they are in [`Tenant`] from then on.
     async fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) -> Result<()>;
+
+    /// Replaces what its plugins are allowed; it counts from its next batch on.
+    async fn set_policy(&self, tenant: TenantId, policy: &TenantPolicy) -> Result<()>;
 
     /// The operator's switch over everything: true pauses all dispatch and delivery. Kept over restarts.
     async fn operator_set_paused(&self, paused: bool) -> Result<()>;
@@ -146,8 +153,14 @@ pub struct Version {
     pub author: String,
     /// When.
     pub created: Timestamp,
-    /// Whether it may still be activated.
+    /// Whether it may not be activated any more.
     pub retired: bool,
+    /// When it became active first.
+    pub activated: Option<Timestamp>,
+    /// Who agreed to what it asks for beyond the one before it, and when.
+    pub approval: Option<(String, Timestamp)>,
+    /// The signature that came with it and what it was found to be, as a JSON object.
+    pub signature: Option<String>,
 }
 
 /// A version to be.
@@ -165,13 +178,17 @@ pub struct NewVersion {
     pub grants: String,
     /// Who uploads it.
     pub author: String,
+    /// Whether whoever uploads it also agrees to what it asks for.
+    pub approves: bool,
+    /// The signature that came with it, as a JSON object.
+    pub signature: Option<String>,
 }
 
 /// Plugins.
 #[async_trait]
 pub trait Plugins: Send + Sync {
     /// Adds a version, and the plugin if it is new. The same digest with the same manifest gives the version that is
-    /// there, and false.
+    /// there, and false; a signature that it did not have is added to it.
     async fn add_version(
         &self,
         tenant: TenantId,
@@ -186,14 +203,8 @@ pub trait Plugins: Send + Sync {
     /// One plugin with all its versions, newest first.
     async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Vec<Version>)>>;
 
-    /// Makes a version the active one. `NotFound` for an unknown version, `Conflict` for a retired one.
-    async fn activate(&self, tenant: TenantId, name: &str, version: u32) -> Result<Plugin>;
-
-    /// Makes the version before the active one the active one. `Conflict` if there is none.
-    async fn roll_back(&self, tenant: TenantId, name: &str) -> Result<Plugin>;
-
-    /// Retires a version that is not active.
-    async fn retire(&self, tenant: TenantId, name: &str, version: u32) -> Result<()>;
+    /// One version of a plugin.
+    async fn version(&self, tenant: TenantId, name: &str, version: u32) -> Result<Option<(Plugin, Version)>>;
 
     /// Turns its switch. `NotFound` for an unknown plugin.
     async fn pause_plugin(&self, tenant: TenantId, name: &str, paused: bool) -> Result<()>;
@@ -255,6 +266,8 @@ pub struct Snapshot {
     pub paused_rules: Vec<String>,
     /// Its plugins with their active versions.
     pub plugins: Vec<(Plugin, Option<Version>)>,
+    /// Candidates under way.
+    pub rollouts: Vec<(Rollout, Version)>,
     /// Its sinks.
     pub sinks: Vec<SinkRow>,
     /// Its secrets.

@@ -4,7 +4,8 @@
 //! (`operator_…`) or the host itself (`host_…`), which work across tenants.
 //!
 //! One port per caller: [`log`] (inbox, readers of events), [`work`] (dispatch), [`state`] (guests, by way of dispatch),
-//! [`deliveries`], [`timers`] (keeper), [`leases`] (keeper), [`catalogue`] (API), [`usage`] (API).
+//! [`deliveries`], [`timers`] (keeper), [`leases`] (keeper), [`catalogue`] (API), [`releases`] (API, dispatch),
+//! [`recordings`] (API), [`usage`] (API).
 //! Backends: [`sqlite`] for one node, [`postgres`] for several; both pass the same suite in [`mod@conformance`].
 
 mod assemble;
@@ -17,6 +18,8 @@ pub mod log;
 mod look;
 pub mod outbox;
 pub mod postgres;
+pub mod recordings;
+pub mod releases;
 mod row;
 pub mod sqlite;
 pub mod state;
@@ -39,6 +42,8 @@ pub trait Backend:
     + catalogue::Keys
     + catalogue::Plugins
     + catalogue::Settings
+    + recordings::Recordings
+    + releases::Releases
     + usage::Usage
     + upkeep::Upkeep
     + 'static

@@ -33,6 +33,7 @@ use bulkhead_domain::id::TenantId;
 
 use crate::Result;
 use crate::log::NewEvent;
+use crate::recordings::Recorded;
 
 /// How much one batch may hold.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +117,9 @@ pub struct Unfinished {
     pub since: Timestamp,
     /// When this row last changed.
     pub updated: Timestamp,
+    /// The versions of plugins that it began with. Kept while it waits for its next attempt by itself: who redrives a
+    /// parked run has mended something, so it begins anew.
+    pub pins: BTreeMap<String, u32>,
 }
 
 /// How an attempt left its run.
@@ -308,6 +312,8 @@ pub struct Commit {
     pub unfinished: Vec<UnfinishedChange>,
     /// What it used.
     pub usage: Vec<UsageDelta>,
+    /// Calls of plugins that it recorded.
+    pub recordings: Recorded,
 }
 
 /// What became of a commit.

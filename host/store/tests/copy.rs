@@ -46,6 +46,9 @@ use bulkhead_store::work::RunState;
 use bulkhead_store::work::StateRead;
 use bulkhead_store::work::UnfinishedChange;
 use bulkhead_store::work::Waiting;
+use bulkhead_store::releases::Act;
+use bulkhead_store::releases::Kind;
+use bulkhead_store::releases::Switch;
 use bytes::Bytes;
 use postgres::ALL;
 use postgres::LEASE;
@@ -161,6 +164,8 @@ fn version(word: &str) -> NewVersion {
         inspection: "{\"größe\":1}".into(),
         grants: "[]".into(),
         author: word.into(),
+        approves: false,
+        signature: None,
     }
 }
 
@@ -182,9 +187,12 @@ async fn settle_in(store: &Store, tenant: TenantId) -> bulkhead_store::Result<Pl
     store.add_version(tenant, "plugin", &version("second"), NOW).await?;
     store.add_version(tenant, "plugin", &version("third"), NOW).await?;
     store.set_config(tenant, "plugin", "{\"a\":1}").await?;
-    store.activate(tenant, "plugin", 1).await?;
-    let plugin = store.activate(tenant, "plugin", 2).await?.id;
-    store.retire(tenant, "plugin", 3).await?;
+    let act = Act::by("key", NOW);
+    store.switch_version(tenant, "plugin", &Switch::to(1, act.clone())).await?;
+    let plugin = store.switch_version(tenant, "plugin", &Switch::to(2, act.clone())).await?.id;
+    store.retire(tenant, "plugin", 3, &act).await?;
+    store.approve(tenant, "plugin", 1, &act).await?;
+    store.start_rollout(tenant, "plugin", Kind::Shadow, 1, "{}", &act).await?;
     store.add_version(tenant, "other", &version("first"), NOW).await?;
     store.pause_plugin(tenant, "other", true).await?;
     store.put_rules(tenant, 0, "[]", "author", "note", NOW).await?;
@@ -301,6 +309,7 @@ async fn story(store: &Store) -> bulkhead_store::Result<String> {
         tell("rules", &store.rule_sets(tenant, None, 100).await?);
         for (plugin, _) in store.plugins(tenant).await? {
             tell("plugin", &store.plugin(tenant, &plugin.name).await?);
+            tell("history", &store.history(tenant, &plugin.name, None, 100).await?);
             for key in store.state_keys(tenant, plugin.id, "", None, 100).await? {
                 tell(&key, &store.state(tenant, plugin.id, &key).await?);
             }

@@ -17,6 +17,7 @@ use bulkhead_store::Store;
 use bulkhead_store::conformance::Ground as _;
 use bulkhead_store::log::Appended;
 use bulkhead_store::log::NewEvent;
+use bulkhead_store::recordings::Recorded;
 use bulkhead_store::work::BatchLimits;
 use bulkhead_store::work::Commit;
 use bulkhead_store::work::Committed;
@@ -275,6 +276,7 @@ impl Trial {
             runs: Vec::new(),
             unfinished: changes,
             usage: Vec::new(),
+            recordings: Recorded::default(),
         };
         let committed = self.store.commit(commit).await.expect("because it answers");
         if late {
@@ -324,6 +326,7 @@ fn unfinished(event: &Logged, waiting: Waiting, now: Timestamp) -> Unfinished {
         rule_set: 1,
         since: now,
         updated: now,
+        pins: std::collections::BTreeMap::new(),
     }
 }
 

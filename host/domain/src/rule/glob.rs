@@ -91,6 +91,33 @@ impl Glob {
         names.map(|names| names.join("."))
     }
 
+    /// Does every name that `other` matches match here, too? In doubt it says no.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let fits = |wide: &[Segment], narrow: &[Segment]| {
+            wide.iter().zip(narrow).all(|(wide, narrow)| match (wide, narrow) {
+                (Segment::One, Segment::One | Segment::Exact(_)) => true,
+                (wide, narrow) => wide == narrow,
+            })
+        };
+        let any = |glob: &Self| glob.segments.iter().position(|segment| *segment == Segment::Any);
+        let Some(at) = any(self) else {
+            return any(other).is_none()
+                && self.segments.len() == other.segments.len()
+                && fits(&self.segments, &other.segments);
+        };
+        let (head, tail) = (&self.segments[..at], &self.segments[at + 1..]);
+        let (begins, ends) = match any(other) {
+            Some(at) => (&other.segments[..at], &other.segments[at + 1..]),
+            None if other.segments.len() < head.len() + tail.len() => return false,
+            None => (&other.segments[..], &other.segments[..]),
+        };
+        begins.len() >= head.len()
+            && ends.len() >= tail.len()
+            && fits(head, begins)
+            && fits(tail, &ends[ends.len() - tail.len()..])
+    }
+
     /// Does `name` match as a whole?
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
@@ -139,6 +166,27 @@ mod tests {
         check("orders.**.eu", "orders.created.us", false);
         check("**", "anything.at.all", true);
         check("*.created", "orders.created", true);
+    }
+
+    #[test]
+    fn a_wider_glob_covers_a_narrower_one() {
+        let check = |wide: &str, narrow: &str, expected: bool| {
+            let glob = |text| Glob::parse(text).expect("because it is a glob");
+            assert_eq!(glob(wide).covers(&glob(narrow)), expected, "{wide} covers {narrow}");
+        };
+        check("orders.created", "orders.created", true);
+        check("orders.*", "orders.created", true);
+        check("orders.*", "orders.*", true);
+        check("orders.created", "orders.*", false);
+        check("orders.*", "orders.**", false);
+        check("orders.**", "orders", true);
+        check("orders.**", "orders.*.eu", true);
+        check("orders.**.eu", "orders.**.eu", true);
+        check("orders.**.eu", "orders.**", false);
+        check("orders.**.eu", "orders.eu", true);
+        check("a.**.a", "a", false);
+        check("**", "a.**", true);
+        check("a.*", "b.*", false);
     }
 
     #[test]

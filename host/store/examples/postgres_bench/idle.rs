@@ -215,6 +215,7 @@ fn more(commit: &mut Commit, batch: &Batch) {
             rule_set: 1,
             since: now(),
             updated: now(),
+            pins: std::collections::BTreeMap::new(),
         })
     });
     let ended =

@@ -9,6 +9,9 @@ use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 
+use super::plugins::back;
+use super::plugins::by;
+use super::plugins::to;
 use super::plugins::version;
 use super::tenants::key;
 use super::world::ALL;
@@ -239,19 +242,19 @@ pub async fn plugins_are_the_tenants_own(world: &mut World) -> Result<()> {
     for digest in ["1", "2"] {
         world.store.add_version(a, "p", &version(digest), at(1)).await?;
     }
-    world.store.activate(a, "p", 1).await?;
+    world.store.switch_version(a, "p", &to(1)).await?;
     let before = format!("{:?}", world.store.plugin(a, "p").await?);
     assert!(world.store.plugins(b).await?.is_empty());
     assert!(world.store.plugin(b, "p").await?.is_none());
     assert_eq!(world.store.component(b, "sha256:1").await?, None);
-    assert!(matches!(world.store.activate(b, "p", 2).await, Err(Error::NotFound { .. })));
-    assert!(matches!(world.store.roll_back(b, "p").await, Err(Error::NotFound { .. })));
-    assert!(matches!(world.store.retire(b, "p", 2).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.switch_version(b, "p", &to(2)).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.switch_version(b, "p", &back()).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.retire(b, "p", 2, &by()).await, Err(Error::NotFound { .. })));
     assert!(matches!(world.store.pause_plugin(b, "p", true).await, Err(Error::NotFound { .. })));
     assert!(matches!(world.store.set_config(b, "p", "{\"b\":1}").await, Err(Error::NotFound { .. })));
     // A namesake has versions and a number of its own.
     let (first, _) = world.store.add_version(b, "p", &version("3"), at(2)).await?;
-    world.store.activate(b, "p", 1).await?;
+    world.store.switch_version(b, "p", &to(1)).await?;
     world.store.pause_plugin(b, "p", true).await?;
     assert_eq!(first.number, 1);
     let (of_b, _) = world.store.plugin(b, "p").await?.expect("because it was added");

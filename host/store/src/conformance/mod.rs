@@ -21,6 +21,8 @@ mod isolation;
 mod leases;
 mod plugins;
 mod reading;
+mod recordings;
+mod releases;
 mod retention;
 mod runs;
 mod settings;
@@ -158,6 +160,23 @@ suite! { $
         a_correlation_gathers_what_followed,
         an_id_finds_one_event_per_source,
         the_tail_is_in_order_over_all_shards,
+    }
+    releases {
+        every_decision_is_in_the_history,
+        a_decision_over_something_else_is_refused,
+        consent_is_remembered,
+        a_candidate_is_counted_until_it_ends,
+        of_many_that_end_a_candidate_one_does,
+        a_promoted_candidate_is_active,
+        runs_remember_the_versions_that_they_began_with,
+        what_plugins_are_allowed_is_kept,
+        decisions_are_the_tenants_own,
+    }
+    recordings {
+        recordings_read_back_newest_first,
+        the_oldest_go_beyond_a_bound,
+        recordings_go_with_the_commit_and_by_age,
+        recordings_are_the_tenants_own,
     }
     retention {
         what_is_over_and_old_goes_with_all_that_belongs_to_it,

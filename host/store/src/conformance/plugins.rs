@@ -8,6 +8,23 @@ use crate::Error;
 use crate::Result;
 use crate::catalogue::NewVersion;
 use crate::catalogue::Plugin;
+use crate::releases::Act;
+use crate::releases::Switch;
+
+/// Whoever decides here.
+pub(super) fn by() -> Act {
+    Act::by("key_1", at(1))
+}
+
+/// To a version.
+pub(super) fn to(version: u32) -> Switch {
+    Switch::to(version, by())
+}
+
+/// To the version before.
+pub(super) fn back() -> Switch {
+    Switch::back(by())
+}
 
 pub(super) fn version(digest: &str) -> NewVersion {
     NewVersion {
@@ -17,6 +34,8 @@ pub(super) fn version(digest: &str) -> NewVersion {
         inspection: "{\"imports\":[]}".into(),
         grants: "[\"state\"]".into(),
         author: "key_1".into(),
+        approves: false,
+        signature: None,
     }
 }
 
@@ -59,22 +78,22 @@ pub async fn versions_are_activated_and_rolled_back(world: &mut World) -> Result
     for digest in ["1", "2", "3"] {
         world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
     }
-    assert!(matches!(world.store.roll_back(tenant, "p").await, Err(Error::Conflict { .. })), "there is none before");
-    assert_eq!(world.store.activate(tenant, "p", 1).await?.active, Some(1));
-    assert!(matches!(world.store.roll_back(tenant, "p").await, Err(Error::Conflict { .. })));
-    let plugin = world.store.activate(tenant, "p", 3).await?;
+    assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })), "there is none before");
+    assert_eq!(world.store.switch_version(tenant, "p", &to(1)).await?.active, Some(1));
+    assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })));
+    let plugin = world.store.switch_version(tenant, "p", &to(3)).await?;
     assert_eq!((plugin.active, plugin.previous), (Some(3), Some(1)));
-    world.store.activate(tenant, "p", 3).await?;
+    world.store.switch_version(tenant, "p", &to(3)).await?;
     assert_eq!(active(world, tenant).await?, (Some(3), Some(1)), "the same again changes nothing");
-    let plugin = world.store.roll_back(tenant, "p").await?;
+    let plugin = world.store.switch_version(tenant, "p", &back()).await?;
     assert_eq!((plugin.active, plugin.previous), (Some(1), Some(3)));
     assert_eq!(active(world, tenant).await?, (Some(1), Some(3)));
     let (_, shown) = world.store.plugins(tenant).await?.remove(0);
     assert_eq!(shown.map(|version| version.number), Some(1));
     for (name, number) in [("p", 9), ("no", 1)] {
-        assert!(matches!(world.store.activate(tenant, name, number).await, Err(Error::NotFound { .. })), "{name}");
+        assert!(matches!(world.store.switch_version(tenant, name, &to(number)).await, Err(Error::NotFound { .. })), "{name}");
     }
-    assert!(matches!(world.store.roll_back(tenant, "no").await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.switch_version(tenant, "no", &back()).await, Err(Error::NotFound { .. })));
     Ok(())
 }
 
@@ -83,13 +102,13 @@ pub async fn a_retired_version_is_not_activated(world: &mut World) -> Result<()>
     for digest in ["1", "2"] {
         world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
     }
-    world.store.activate(tenant, "p", 1).await?;
-    world.store.activate(tenant, "p", 2).await?;
-    assert!(matches!(world.store.retire(tenant, "p", 2).await, Err(Error::Conflict { .. })), "it is active");
-    world.store.retire(tenant, "p", 1).await?;
-    assert!(matches!(world.store.activate(tenant, "p", 1).await, Err(Error::Conflict { .. })));
-    assert!(matches!(world.store.roll_back(tenant, "p").await, Err(Error::Conflict { .. })));
-    assert!(matches!(world.store.retire(tenant, "p", 7).await, Err(Error::NotFound { .. })));
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    world.store.switch_version(tenant, "p", &to(2)).await?;
+    assert!(matches!(world.store.retire(tenant, "p", 2, &by()).await, Err(Error::Conflict { .. })), "it is active");
+    world.store.retire(tenant, "p", 1, &by()).await?;
+    assert!(matches!(world.store.switch_version(tenant, "p", &to(1)).await, Err(Error::Conflict { .. })));
+    assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })));
+    assert!(matches!(world.store.retire(tenant, "p", 7, &by()).await, Err(Error::NotFound { .. })));
     let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
     assert_eq!(versions.iter().map(|version| version.retired).collect::<Vec<_>>(), [false, true]);
     Ok(())

@@ -2,6 +2,9 @@
 
 use bulkhead_domain::id::TenantId;
 
+use super::plugins::back;
+use super::plugins::by;
+use super::plugins::to;
 use super::plugins::version;
 use super::world::World;
 use super::world::at;
@@ -110,12 +113,12 @@ pub async fn every_change_raises_the_settings(world: &mut World) -> Result<()> {
     for change in 0..13 {
         match change {
             0 => _ = store.add_version(tenant, "p", &version("1"), at(1)).await?,
-            1 => _ = store.activate(tenant, "p", 1).await?,
+            1 => _ = store.switch_version(tenant, "p", &to(1)).await?,
             2 => {
-                _ = (store.add_version(tenant, "p", &version("2"), at(1)).await?, store.activate(tenant, "p", 2).await?)
+                _ = (store.add_version(tenant, "p", &version("2"), at(1)).await?, store.switch_version(tenant, "p", &to(2)).await?)
             }
-            3 => _ = store.roll_back(tenant, "p").await?,
-            4 => store.retire(tenant, "p", 2).await?,
+            3 => _ = store.switch_version(tenant, "p", &back()).await?,
+            4 => store.retire(tenant, "p", 2, &by()).await?,
             5 => store.pause_plugin(tenant, "p", true).await?,
             6 => store.set_config(tenant, "p", "{\"a\":1}").await?,
             7 => _ = store.put_rules(tenant, 0, "[1]", "", "", at(1)).await?,

@@ -21,6 +21,7 @@ use crate::Result;
 use crate::Store;
 use crate::log::Appended;
 use crate::log::NewEvent;
+use crate::recordings::Recorded;
 use crate::work::Batch;
 use crate::work::BatchLimits;
 use crate::work::Commit;
@@ -193,6 +194,7 @@ impl World {
             runs: Vec::new(),
             unfinished: Vec::new(),
             usage: Vec::new(),
+            recordings: Recorded::default(),
         }
     }
 
@@ -253,6 +255,7 @@ pub(super) fn unfinished(event: &Logged, rule: &str, waiting: Waiting) -> Unfini
         rule_set: 1,
         since: at(0),
         updated: at(0),
+        pins: std::collections::BTreeMap::new(),
     }
 }
 

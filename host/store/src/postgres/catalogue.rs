@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::ceiling::TenantPolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use sqlx::postgres::PgRow;
 
@@ -18,6 +19,7 @@ use crate::postgres::no_tenant;
 use crate::row::Columns;
 use crate::row::catalogue::key;
 use crate::row::catalogue::key_columns;
+use crate::row::catalogue::policy_text;
 use crate::row::catalogue::quotas_text;
 use crate::row::catalogue::tenant;
 use crate::row::catalogue::tenant_columns;
@@ -79,6 +81,14 @@ impl Tenants for Postgres {
         tx.settings_changed(tenant).await?;
         let sql = "UPDATE tenants SET quotas = $2 WHERE id = $1";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(&quotas_text(quotas))).await?;
+        tx.end().await
+    }
+
+    async fn set_policy(&self, tenant: TenantId, policy: &TenantPolicy) -> Result<()> {
+        let mut tx = self.begin(tenant).await?;
+        tx.settings_changed(tenant).await?;
+        let sql = "UPDATE tenants SET policy = $2 WHERE id = $1";
+        tx.execute(sql, |args| _ = args.int(tenant.0).text(&policy_text(policy))).await?;
         tx.end().await
     }
 

@@ -19,11 +19,13 @@ use crate::log::NewEvent;
 use crate::postgres::Postgres;
 use crate::postgres::appends::bind_events;
 use crate::postgres::no_tenant;
+use crate::postgres::recordings::bind_recordings;
 use crate::postgres::text::Args;
 use crate::postgres::text::count;
 use crate::postgres::text::plain;
 use crate::row::Columns;
 use crate::row::list_text;
+use crate::row::pins_text;
 use crate::row::run_state_number;
 use crate::row::waiting_number;
 use crate::work::Commit;
@@ -50,7 +52,14 @@ impl Postgres {
         bind_runs(&commit.runs, &mut args);
         bind_usage(&commit, &mut args);
         bind_events(&emits, &mut args);
-        let sql = "SELECT verdict, version, woken FROM commit_batch(
+        let pins: Vec<_> = put_of(&commit).map(|run| pins_text(&run.pins)).collect();
+        args.ints(put_of(&commit).map(|run| run.position.0))
+            .texts(put_of(&commit).map(|run| run.rule.as_str()))
+            .text_opts(pins.iter().map(Option::as_deref));
+        bind_recordings(&commit.recordings, &mut args);
+        let sql = "SELECT verdict, version, woken, put_pins(verdict, $1, $89, $90, $91),
+            put_recordings(verdict, $1, $92, $93, $94, $95, $96, $97, $98, $99, $100, $101, $102, $103, $104)
+            FROM commit_batch(
             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
             $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46,
             $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68,
@@ -88,6 +97,18 @@ impl Postgres {
             .flag(commit.unfinished.iter().any(is_held))
             .int(i64::from(home.0));
     }
+}
+
+/// The runs that are put, several times perhaps; the last of each counts.
+fn put_of(commit: &Commit) -> impl Iterator<Item = &Unfinished> {
+    let mut last: BTreeMap<(Position, &str), &Unfinished> = BTreeMap::new();
+    for change in &commit.unfinished {
+        match change {
+            UnfinishedChange::Put(run) => _ = last.insert((run.position, &run.rule), run),
+            UnfinishedChange::End { position, rule } => _ = last.remove(&(*position, rule.as_str())),
+        }
+    }
+    last.into_values()
 }
 
 /// A listing that was read.

@@ -48,6 +48,8 @@ mod log;
 mod migrations;
 mod open;
 mod plugins;
+mod recordings;
+mod releases;
 mod runs;
 mod session;
 mod settings;

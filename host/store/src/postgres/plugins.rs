@@ -62,8 +62,20 @@ impl Plugins for Postgres {
             args.int(tenant.0).text(plugin).text(&new.digest).text(&new.manifest);
         });
         if let Some(row) = rows.await?.first() {
-            // Nothing changed; what was begun is undone.
-            return Ok((version(&mut Columns::new(row))?, false));
+            let mut found = version(&mut Columns::new(row))?;
+            if found.signature.is_none() && new.signature.is_some() {
+                let sql = "UPDATE plugin_versions v SET signature = $4 FROM plugins p
+                           WHERE p.tenant = $1 AND p.name = $2 AND v.plugin = p.id AND v.number = $3";
+                let number = i64::from(found.number);
+                tx.execute(sql, |args| {
+                    args.int(tenant.0).text(plugin).int(number).text_opt(new.signature.as_deref());
+                })
+                .await?;
+                found.signature.clone_from(&new.signature);
+                tx.end().await?;
+            }
+            // Else nothing changed, and what was begun is undone.
+            return Ok((found, false));
         }
         let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES ($1, $2, false, '{}', $3)
                    ON CONFLICT DO NOTHING";
@@ -71,14 +83,17 @@ impl Plugins for Postgres {
         tx.execute("SELECT put_blob($1, $2)", |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
         let sql = concat!(
             "INSERT INTO plugin_versions AS v
-             (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired)
+             (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired, approver, approved,
+              signature)
              SELECT p.tenant, p.id, (SELECT coalesce(max(o.number), 0) + 1 FROM plugin_versions o WHERE o.plugin = p.id),
-             $3, $4, $5, $6, $7, $8, false FROM plugins p WHERE p.tenant = $1 AND p.name = $2 RETURNING ",
+             $3, $4, $5, $6, $7, $8, false, CASE WHEN $9 THEN $7 END, CASE WHEN $9 THEN $8 END, $10
+             FROM plugins p WHERE p.tenant = $1 AND p.name = $2 RETURNING ",
             version_columns!()
         );
         let rows = tx.fetch(sql, |args| {
             args.int(tenant.0).text(plugin).text(&new.digest).text(&new.manifest).text(&new.inspection);
-            args.text(&new.grants).text(&new.author).int(now.0);
+            args.text(&new.grants).text(&new.author).int(now.0).flag(new.approves);
+            args.text_opt(new.signature.as_deref());
         });
         let rows = rows.await?;
         let row = rows.first().ok_or_else(|| no_plugin(plugin))?;
@@ -113,26 +128,21 @@ impl Plugins for Postgres {
         Ok(found)
     }
 
-    async fn activate(&self, tenant: TenantId, name: &str, version: u32) -> Result<Plugin> {
-        self.switch_version(tenant, name, Some(version)).await
-    }
-
-    async fn roll_back(&self, tenant: TenantId, name: &str) -> Result<Plugin> {
-        self.switch_version(tenant, name, None).await
-    }
-
-    async fn retire(&self, tenant: TenantId, name: &str, number: u32) -> Result<()> {
-        let mut tx = self.begin(tenant).await?;
-        let plugin = find_plugin(&mut tx, tenant, name).await?;
-        is_retired(&mut tx, tenant, &plugin, number).await?;
-        if plugin.active == Some(number) {
-            let detail = "the version is active; activate another first".to_owned();
-            return Err(Error::Conflict { what: "plugin", name: name.to_owned(), detail });
-        }
-        let sql = "UPDATE plugin_versions SET retired = true WHERE tenant = $1 AND plugin = $2 AND number = $3";
-        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
-        tx.settings_changed(tenant).await?;
-        tx.end().await
+    async fn version(&self, tenant: TenantId, name: &str, number: u32) -> Result<Option<(Plugin, Version)>> {
+        let sql = concat!(
+            "SELECT ",
+            plugin_columns!(),
+            ", ",
+            version_columns!(),
+            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+              WHERE p.tenant = $1 AND p.name = $2 AND v.number = $3"
+        );
+        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).text(name).int(i64::from(number))).await?;
+        let read = |row| {
+            let mut columns = Columns::new(row);
+            Ok((plugin(&mut columns)?, version(&mut columns)?))
+        };
+        rows.first().map(read).transpose()
     }
 
     async fn pause_plugin(&self, tenant: TenantId, name: &str, paused: bool) -> Result<()> {
@@ -162,46 +172,14 @@ impl Plugins for Postgres {
     }
 }
 
-impl Postgres {
-    /// Activates a version, or (none) the one before.
-    async fn switch_version(&self, tenant: TenantId, name: &str, number: Option<u32>) -> Result<Plugin> {
-        let mut tx = self.begin(tenant).await?;
-        let plugin = find_plugin(&mut tx, tenant, name).await?;
-        let conflict =
-            |detail: &str| Error::Conflict { what: "plugin", name: name.to_owned(), detail: detail.to_owned() };
-        let number = number.or(plugin.previous).ok_or_else(|| conflict("no version was active before"))?;
-        if is_retired(&mut tx, tenant, &plugin, number).await? {
-            return Err(conflict("the version is retired"));
-        }
-        if plugin.active == Some(number) {
-            return Ok(plugin);
-        }
-        let sql = "UPDATE plugins SET previous = active, active = $3 WHERE tenant = $1 AND id = $2";
-        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
-        tx.settings_changed(tenant).await?;
-        tx.end().await?;
-        Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
-    }
-}
-
-fn no_plugin(name: &str) -> Error {
+pub(super) fn no_plugin(name: &str) -> Error {
     Error::NotFound { what: "plugin", name: name.to_owned() }
 }
 
 /// The plugin, which nobody else changes until the transaction ends.
-async fn find_plugin(tx: &mut Transaction, tenant: TenantId, name: &str) -> Result<Plugin> {
+pub(super) async fn find_plugin(tx: &mut Transaction, tenant: TenantId, name: &str) -> Result<Plugin> {
     let sql =
         concat!("SELECT ", plugin_columns!(), " FROM plugins p WHERE p.tenant = $1 AND p.name = $2 FOR UPDATE OF p");
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await?;
     rows.first().map_or_else(|| Err(no_plugin(name)), |row| plugin(&mut Columns::new(row)))
-}
-
-/// Whether a version is retired. `NotFound` if there is no such version.
-async fn is_retired(tx: &mut Transaction, tenant: TenantId, plugin: &Plugin, number: u32) -> Result<bool> {
-    let sql = "SELECT retired FROM plugin_versions WHERE tenant = $1 AND plugin = $2 AND number = $3";
-    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
-    let Some(row) = rows.first() else {
-        return Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) });
-    };
-    Columns::new(row).flag()
 }

@@ -16,6 +16,7 @@ use crate::postgres::Postgres;
 use crate::postgres::Transaction;
 use crate::postgres::no_tenant;
 use crate::postgres::plugins::list_plugins;
+use crate::postgres::releases::list_rollouts;
 use crate::row::Columns;
 use crate::row::catalogue::no_rules;
 use crate::row::catalogue::rule_set;
@@ -46,10 +47,11 @@ impl Settings for Postgres {
         let paused = of_tenant(&mut tx, sql, tenant).await?;
         let paused_rules = paused.iter().map(|row| Columns::new(row).text()).collect::<Result<_>>()?;
         let plugins = list_plugins(&mut tx, tenant).await?;
+        let rollouts = list_rollouts(&mut tx, tenant).await?;
         let sinks = of_tenant(&mut tx, SINKS, tenant).await?.iter().map(sink).collect::<Result<_>>()?;
         let secrets = of_tenant(&mut tx, SECRETS, tenant).await?.iter().map(secret).collect::<Result<_>>()?;
         tx.end().await?;
-        Ok(Snapshot { tenant: found, rule_set, paused_rules, plugins, sinks, secrets })
+        Ok(Snapshot { tenant: found, rule_set, paused_rules, plugins, rollouts, sinks, secrets })
     }
 
     async fn put_rules(

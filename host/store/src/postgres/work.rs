@@ -54,7 +54,8 @@ impl Work for Postgres {
     }
 
     async fn read_batch(&self, tenant: TenantId, shard: Shard, now: Timestamp, limits: BatchLimits) -> Result<Batch> {
-        let sql = "SELECT * FROM read_batch($1, $2, $3, $4, $5, $6)";
+        let sql = "SELECT b.*, CASE WHEN b.what IN (2, 3) THEN pins_of($1, b.u_pos, b.u_rule) END
+                   FROM read_batch($1, $2, $3, $4, $5, $6) b";
         let bytes = i64::try_from(limits.bytes).unwrap_or(i64::MAX);
         let rows = self.call(sql, |args| {
             args.int(tenant.0).int(i64::from(shard.0)).int(now.0).int(i64::from(limits.events)).int(bytes);

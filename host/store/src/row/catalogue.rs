@@ -3,6 +3,7 @@
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::ceiling::TenantPolicy;
 use bulkhead_domain::policy::quota::Quotas;
 
 use crate::Error;
@@ -20,7 +21,7 @@ use crate::row::Columns;
 
 macro_rules! tenant_columns {
     () => {
-        "t.id, t.uid, t.name, t.state, t.settings, t.created, t.quotas"
+        "t.id, t.uid, t.name, t.state, t.settings, t.created, t.quotas, t.policy"
     };
 }
 pub(crate) use tenant_columns;
@@ -36,7 +37,14 @@ pub(crate) fn tenant(columns: &mut Columns<'_>) -> Result<Tenant> {
     let (settings, created, quotas) = (columns.int()?, columns.time()?, columns.text()?);
     let quotas = serde_json::from_str(&quotas)
         .map_err(|error| Error::Damaged(format!("a tenant's quotas do not read: {error}")))?;
-    Ok(Tenant { id, uid, name, state, settings, created, quotas })
+    let policy = serde_json::from_str(&columns.text()?)
+        .map_err(|error| Error::Damaged(format!("what a tenant's plugins may do does not read: {error}")))?;
+    Ok(Tenant { id, uid, name, state, settings, created, quotas, policy })
+}
+
+/// What a tenant's plugins may do, as it is stored.
+pub(crate) fn policy_text(policy: &TenantPolicy) -> String {
+    serde_json::to_string(policy).expect("because texts are always JSON")
 }
 
 /// Quotas as they are stored.
@@ -81,7 +89,8 @@ pub(crate) use plugin_columns;
 
 macro_rules! version_columns {
     () => {
-        "v.number, v.digest, v.manifest, v.inspection, v.grants, v.author, v.created, v.retired"
+        "v.number, v.digest, v.manifest, v.inspection, v.grants, v.author, v.created, v.retired, v.activated, v.approver, \
+         v.approved, v.signature"
     };
 }
 pub(crate) use version_columns;
@@ -109,6 +118,9 @@ pub(crate) fn version(columns: &mut Columns<'_>) -> Result<Version> {
         author: columns.text()?,
         created: columns.time()?,
         retired: columns.flag()?,
+        activated: columns.time_opt()?,
+        approval: columns.text_opt()?.zip(columns.time_opt()?),
+        signature: columns.text_opt()?,
     })
 }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod delivery;
+pub(crate) mod recording;
+pub(crate) mod release;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -183,6 +185,15 @@ impl<'r> Columns<'r> {
             Some(text) => serde_json::from_str(text).map_err(|error| Error::Damaged(format!("a JSON column: {error}"))),
         }
     }
+
+    /// A JSON object that is NULL when empty.
+    pub(crate) fn map<T: serde::de::DeserializeOwned>(&mut self) -> Result<BTreeMap<String, T>> {
+        let text: Option<&str> = self.next()?;
+        match text {
+            None => Ok(BTreeMap::new()),
+            Some(text) => serde_json::from_str(text).map_err(|error| Error::Damaged(format!("a JSON column: {error}"))),
+        }
+    }
 }
 
 /// Lanes at work, and when there is more to do.
@@ -276,7 +287,7 @@ pub(crate) fn checked_event<'r>(row: impl Into<AnyRow<'r>>) -> Result<Logged> {
 macro_rules! unfinished_columns {
     () => {
         "u.pos, u.event, u.rule, u.key, u.waiting, u.due, u.attempts, u.code, u.reason, u.plugin, u.hops, u.budget, \
-         u.rule_set, u.since, u.updated"
+         u.rule_set, u.since, u.updated, u.pins"
     };
 }
 pub(crate) use unfinished_columns;
@@ -354,7 +365,13 @@ pub(crate) fn unfinished(columns: &mut Columns<'_>) -> Result<Unfinished> {
         rule_set: columns.int()?,
         since: columns.time()?,
         updated: columns.time()?,
+        pins: columns.map()?,
     })
+}
+
+/// The versions that a run began with, as they are stored; none if it has not begun.
+pub(crate) fn pins_text(pins: &BTreeMap<String, u32>) -> Option<String> {
+    (!pins.is_empty()).then(|| serde_json::to_string(pins).expect("because names and numbers are always JSON"))
 }
 
 /// The columns that [`run`] reads.

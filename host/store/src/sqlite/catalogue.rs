@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::ceiling::TenantPolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 use sqlx::SqliteConnection;
@@ -24,6 +25,7 @@ use crate::row::catalogue::key;
 use crate::row::catalogue::key_columns;
 use crate::row::catalogue::plugin;
 use crate::row::catalogue::plugin_columns;
+use crate::row::catalogue::policy_text;
 use crate::row::catalogue::quotas_text;
 use crate::row::catalogue::tenant;
 use crate::row::catalogue::tenant_columns;
@@ -75,6 +77,10 @@ impl Tenants for Sqlite {
         self.change((tenant, quotas_text(quotas)), set_quotas).await
     }
 
+    async fn set_policy(&self, tenant: TenantId, policy: &TenantPolicy) -> Result<()> {
+        self.change((tenant, policy_text(policy)), set_policy).await
+    }
+
     async fn operator_set_paused(&self, paused: bool) -> Result<()> {
         self.change(paused, set_paused).await
     }
@@ -93,7 +99,7 @@ fn create_tenant<'a>(
         let sql = concat!(
             "INSERT INTO tenants AS t (uid, name, state, settings, rule_set, created) VALUES (?, ?, 0, 1, 0, ?)
              ON CONFLICT DO NOTHING RETURNING ",
-            "id, uid, name, state, settings, created, quotas"
+            "id, uid, name, state, settings, created, quotas, policy"
         );
         let rows = tx.fetch(sql, |args| _ = args.text(uid).text(name).int(now.0)).await?;
         let made = first_tenant(&rows)?.ok_or_else(|| Error::Conflict {
@@ -132,6 +138,13 @@ fn turn<'a>(tx: &'a mut Transaction<'_>, (tenant, state): &'a (TenantId, TenantS
 fn set_quotas<'a>(tx: &'a mut Transaction<'_>, (tenant, text): &'a (TenantId, String)) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
         tx.execute("UPDATE tenants SET quotas = ? WHERE id = ?", |args| _ = args.text(text).int(tenant.0)).await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn set_policy<'a>(tx: &'a mut Transaction<'_>, (tenant, text): &'a (TenantId, String)) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        tx.execute("UPDATE tenants SET policy = ? WHERE id = ?", |args| _ = args.text(text).int(tenant.0)).await?;
         tx.settings_changed(*tenant).await
     })
 }
@@ -280,16 +293,21 @@ impl Plugins for Sqlite {
         Ok(found)
     }
 
-    async fn activate(&self, tenant: TenantId, name: &str, version: u32) -> Result<Plugin> {
-        self.change((tenant, name.to_owned(), Some(version)), activate).await
-    }
-
-    async fn roll_back(&self, tenant: TenantId, name: &str) -> Result<Plugin> {
-        self.change((tenant, name.to_owned(), None), activate).await
-    }
-
-    async fn retire(&self, tenant: TenantId, name: &str, version: u32) -> Result<()> {
-        self.change((tenant, name.to_owned(), version), retire).await
+    async fn version(&self, tenant: TenantId, name: &str, number: u32) -> Result<Option<(Plugin, Version)>> {
+        let sql = concat!(
+            "SELECT ",
+            plugin_columns!(),
+            ", ",
+            version_columns!(),
+            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+              WHERE p.tenant = ? AND p.name = ? AND v.number = ?"
+        );
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).text(name).int(i64::from(number))).await?;
+        let read = |row| {
+            let mut columns = Columns::new(row);
+            Ok((plugin(&mut columns)?, version(&mut columns)?))
+        };
+        rows.first().map(read).transpose()
     }
 
     async fn pause_plugin(&self, tenant: TenantId, name: &str, paused: bool) -> Result<()> {
@@ -323,7 +341,18 @@ fn add_version<'a>(
         );
         let bind = |args: &mut Args| _ = args.int(tenant.0).text(name).text(&new.digest).text(&new.manifest);
         if let Some(row) = tx.fetch(sql, bind).await?.first() {
-            return Ok((version(&mut Columns::new(row))?, false));
+            let mut found = version(&mut Columns::new(row))?;
+            if found.signature.is_none() && new.signature.is_some() {
+                let sql = "UPDATE plugin_versions SET signature = ?3 FROM plugins p
+                           WHERE p.tenant = ?1 AND p.name = ?2 AND plugin_versions.plugin = p.id
+                           AND plugin_versions.number = ?4";
+                tx.execute(sql, |args| {
+                    args.int(tenant.0).text(name).text_opt(new.signature.as_deref()).int(i64::from(found.number));
+                })
+                .await?;
+                found.signature.clone_from(&new.signature);
+            }
+            return Ok((found, false));
         }
         if tx.fetch("SELECT 1 FROM tenants WHERE id = ?", |args| _ = args.int(tenant.0)).await?.is_empty() {
             return Err(no_tenant(*tenant));
@@ -334,13 +363,17 @@ fn add_version<'a>(
         let sql = "INSERT INTO blobs (digest, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
         let sql = "INSERT INTO plugin_versions
-                   (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired)
+                   (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired, approver,
+                    approved, signature)
                    SELECT tenant, id, (SELECT coalesce(max(number), 0) + 1 FROM plugin_versions WHERE plugin = plugins.id),
-                   ?3, ?4, ?5, ?6, ?7, ?8, 0 FROM plugins WHERE tenant = ?1 AND name = ?2
-                   RETURNING number, digest, manifest, inspection, grants, author, created, retired";
+                   ?3, ?4, ?5, ?6, ?7, ?8, 0, iif(?9, ?7, NULL), iif(?9, ?8, NULL), ?10
+                   FROM plugins WHERE tenant = ?1 AND name = ?2
+                   RETURNING number, digest, manifest, inspection, grants, author, created, retired, activated, approver,
+                             approved, signature";
         let rows = tx.fetch(sql, |args| {
             args.int(tenant.0).text(name).text(&new.digest).text(&new.manifest).text(&new.inspection);
-            args.text(&new.grants).text(&new.author).int(now.0);
+            args.text(&new.grants).text(&new.author).int(now.0).int(i64::from(new.approves));
+            args.text_opt(new.signature.as_deref());
         });
         let rows = rows.await?;
         let row = rows.first().ok_or_else(|| no_plugin(name))?;
@@ -350,63 +383,14 @@ fn add_version<'a>(
     })
 }
 
-fn no_plugin(name: &str) -> Error {
+pub(super) fn no_plugin(name: &str) -> Error {
     Error::NotFound { what: "plugin", name: name.to_owned() }
 }
 
-async fn find_plugin(tx: &mut Transaction<'_>, tenant: TenantId, name: &str) -> Result<Plugin> {
+pub(super) async fn find_plugin(tx: &mut Transaction<'_>, tenant: TenantId, name: &str) -> Result<Plugin> {
     let sql = concat!("SELECT ", plugin_columns!(), " FROM plugins p WHERE p.tenant = ? AND p.name = ?");
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await?;
     rows.first().map_or_else(|| Err(no_plugin(name)), |row| plugin(&mut Columns::new(row)))
-}
-
-/// Whether a version is retired. `NotFound` if there is no such version.
-async fn is_retired(tx: &mut Transaction<'_>, tenant: TenantId, plugin: &Plugin, number: u32) -> Result<bool> {
-    let sql = "SELECT retired FROM plugin_versions WHERE tenant = ? AND plugin = ? AND number = ?";
-    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
-    let Some(row) = rows.first() else {
-        return Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) });
-    };
-    Columns::new(row).flag()
-}
-
-/// Activates a version, or (none) the one before.
-fn activate<'a>(
-    tx: &'a mut Transaction<'_>,
-    (tenant, name, number): &'a (TenantId, String, Option<u32>),
-) -> BoxFuture<'a, Result<Plugin>> {
-    Box::pin(async move {
-        let plugin = find_plugin(tx, *tenant, name).await?;
-        let conflict = |detail: &str| Error::Conflict { what: "plugin", name: name.clone(), detail: detail.to_owned() };
-        let number = number.or(plugin.previous).ok_or_else(|| conflict("no version was active before"))?;
-        if is_retired(tx, *tenant, &plugin, number).await? {
-            return Err(conflict("the version is retired"));
-        }
-        if plugin.active == Some(number) {
-            return Ok(plugin);
-        }
-        let sql = "UPDATE plugins SET previous = active, active = ? WHERE tenant = ? AND id = ?";
-        tx.execute(sql, |args| _ = args.int(i64::from(number)).int(tenant.0).int(plugin.id.0)).await?;
-        tx.settings_changed(*tenant).await?;
-        Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
-    })
-}
-
-fn retire<'a>(
-    tx: &'a mut Transaction<'_>,
-    (tenant, name, number): &'a (TenantId, String, u32),
-) -> BoxFuture<'a, Result<()>> {
-    Box::pin(async move {
-        let plugin = find_plugin(tx, *tenant, name).await?;
-        is_retired(tx, *tenant, &plugin, *number).await?;
-        if plugin.active == Some(*number) {
-            let detail = "the version is active; activate another first".to_owned();
-            return Err(Error::Conflict { what: "plugin", name: name.clone(), detail });
-        }
-        let sql = "UPDATE plugin_versions SET retired = 1 WHERE tenant = ? AND plugin = ? AND number = ?";
-        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(*number))).await?;
-        tx.settings_changed(*tenant).await
-    })
 }
 
 fn pause_plugin<'a>(

@@ -22,6 +22,8 @@ const ALL: &[(i64, &str, &str)] = &[
     (4, "quotas", include_str!("../../../../migrations/sqlite/0004_quotas.sql")),
     (5, "retention", include_str!("../../../../migrations/sqlite/0005_retention.sql")),
     (6, "due_deliveries", include_str!("../../../../migrations/sqlite/0006_due_deliveries.sql")),
+    (7, "recordings", include_str!("../../../../migrations/sqlite/0007_recordings.sql")),
+    (8, "versions", include_str!("../../../../migrations/sqlite/0008_versions.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

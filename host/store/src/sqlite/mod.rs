@@ -53,6 +53,8 @@ mod memory;
 mod migrations;
 mod open;
 mod readers;
+mod recordings;
+mod releases;
 mod runs;
 mod settings;
 mod state;

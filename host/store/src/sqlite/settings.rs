@@ -23,6 +23,7 @@ use crate::row::catalogue::tenant_columns;
 use crate::sqlite::Sqlite;
 use crate::sqlite::catalogue::list_plugins;
 use crate::sqlite::fault;
+use crate::sqlite::releases::list_rollouts;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::fetch;
 use crate::sqlite::writer::op::BoxFuture;
@@ -158,9 +159,10 @@ async fn read_snapshot(conn: &mut SqliteConnection, tenant: TenantId) -> Result<
     let paused = of_tenant(conn, sql, tenant).await?;
     let paused_rules = paused.iter().map(|row| Columns::new(row).text()).collect::<Result<_>>()?;
     let plugins = list_plugins(conn, tenant).await?;
+    let rollouts = list_rollouts(conn, tenant).await?;
     let sinks = of_tenant(conn, SINKS, tenant).await?.iter().map(sink).collect::<Result<_>>()?;
     let secrets = of_tenant(conn, SECRETS, tenant).await?.iter().map(secret).collect::<Result<_>>()?;
-    Ok(Snapshot { tenant: found, rule_set, paused_rules, plugins, sinks, secrets })
+    Ok(Snapshot { tenant: found, rule_set, paused_rules, plugins, rollouts, sinks, secrets })
 }
 
 fn put_rules<'a>(

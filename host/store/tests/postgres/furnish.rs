@@ -23,6 +23,13 @@ use bulkhead_store::catalogue::Plugins as _;
 use bulkhead_store::catalogue::Settings as _;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Postgres;
+use bulkhead_store::recordings::NewRecording;
+use bulkhead_store::recordings::Recorded;
+use bulkhead_store::recordings::Recorder;
+use bulkhead_store::releases::Act;
+use bulkhead_store::releases::Kind;
+use bulkhead_store::releases::Releases as _;
+use bulkhead_store::releases::Switch;
 use bulkhead_store::work::Commit;
 use bulkhead_store::work::Committed;
 use bulkhead_store::work::NewDelivery;
@@ -63,10 +70,17 @@ pub async fn furnish(store: &Postgres, tenant: TenantId, fence: Fence, word: &st
         inspection: word.to_owned(),
         grants: word.to_owned(),
         author: word.to_owned(),
+        approves: false,
+        signature: None,
     };
     store.add_version(tenant, word, &version, NOW).await?;
     store.set_config(tenant, word, word).await?;
-    let plugin = store.activate(tenant, word, 1).await?.id;
+    let act = Act::by(word, NOW);
+    let plugin = store.switch_version(tenant, word, &Switch::to(1, act.clone())).await?.id;
+    let candidate = NewVersion { digest: format!("sha256:{word} 2"), signature: Some(word.to_owned()), ..version };
+    store.add_version(tenant, word, &candidate, NOW).await?;
+    store.approve(tenant, word, 2, &act).await?;
+    store.start_rollout(tenant, word, Kind::Canary, 2, word, &act).await?;
     store.put_rules(tenant, store.rules(tenant).await?.number, word, word, word, NOW).await?;
     store.pause_rule(tenant, word, true).await?;
     store.put_sink(tenant, word, word, NOW).await?;
@@ -156,7 +170,27 @@ pub fn effects(commit: &mut Commit, cause: &Logged, plugin: PluginId, word: &str
         rule_set: 1,
         since: NOW,
         updated: NOW,
+        pins: BTreeMap::from([(word.to_owned(), 1)]),
     })];
+    commit.recordings = Recorded {
+        new: vec![NewRecording {
+            of: Recorder {
+                position: cause.position,
+                event: cause.event.event_key(),
+                rule: word.to_owned(),
+                attempt: 1,
+                step: 0,
+                item: 0,
+                plugin: word.to_owned(),
+                version: 1,
+                code: word.to_owned(),
+                recorded: NOW,
+            },
+            body: Bytes::copy_from_slice(word.as_bytes()),
+        }],
+        count_max: 10,
+        bytes_max: 1 << 20,
+    };
     commit.usage = vec![UsageDelta {
         plugin: word.to_owned(),
         rule: word.to_owned(),

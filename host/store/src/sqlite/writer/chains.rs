@@ -17,6 +17,7 @@ use crate::Result;
 use crate::sqlite::fault;
 use crate::sqlite::memory::LaneId;
 use crate::sqlite::row::Columns;
+use crate::sqlite::row::pins_text;
 use crate::sqlite::row::waiting_number;
 use crate::sqlite::text::Rows;
 use crate::sqlite::writer::transaction::Transaction;
@@ -36,12 +37,12 @@ static END: Rows = Rows::new(
 
 static PUT: Rows = Rows::new(
     "INSERT INTO unfinished (tenant, pos, rule, shard, key, event, waiting, due, attempts, code, reason, plugin, \
-     hops, budget, rule_set, since, updated) VALUES ",
-    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+     hops, budget, rule_set, since, updated, pins) VALUES ",
+    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     " ON CONFLICT DO UPDATE SET shard = excluded.shard, key = excluded.key, waiting = excluded.waiting, \
      due = excluded.due, attempts = excluded.attempts, code = excluded.code, reason = excluded.reason, \
      plugin = excluded.plugin, hops = excluded.hops, budget = excluded.budget, rule_set = excluded.rule_set, \
-     since = excluded.since, updated = excluded.updated",
+     since = excluded.since, updated = excluded.updated, pins = excluded.pins",
 );
 
 static PROMOTE: Rows = Rows::new(
@@ -165,5 +166,6 @@ fn bind(tenant: TenantId, run: &Unfinished, shard: Shard, args: &mut crate::sqli
         .int(i64::from(run.lineage.budget))
         .int(run.rule_set)
         .int(run.since.0)
-        .int(run.updated.0);
+        .int(run.updated.0)
+        .text_opt(pins_text(&run.pins).as_deref());
 }

@@ -1,0 +1,262 @@
+//! Decisions about versions, and the history of them.
+
+use std::collections::BTreeMap;
+
+use bulkhead_domain::event::Logged;
+use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::ceiling::TenantPolicy;
+use bulkhead_domain::policy::rollout::Counts;
+
+use super::plugins::back;
+use super::plugins::by;
+use super::plugins::to;
+use super::plugins::version;
+use super::world::World;
+use super::world::at;
+use super::world::unfinished;
+use crate::Error;
+use crate::Result;
+use crate::catalogue::NewVersion;
+use crate::releases::Act;
+use crate::releases::Action;
+use crate::releases::Ending;
+use crate::releases::Kind;
+use crate::releases::Rollout;
+use crate::releases::Switch;
+use crate::releases::Tally;
+use crate::work::Unfinished;
+use crate::work::UnfinishedChange;
+use crate::work::Waiting;
+
+async fn three(world: &mut World) -> Result<TenantId> {
+    let tenant = world.tenant("a").await?;
+    for digest in ["1", "2", "3"] {
+        world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
+    }
+    Ok(tenant)
+}
+
+async fn start(world: &World, tenant: TenantId, kind: Kind, version: u32) -> Result<Rollout> {
+    world.store.start_rollout(tenant, "p", kind, version, "{\"a\":1}", &by()).await
+}
+
+fn ending(number: Option<i64>) -> Ending {
+    let mut detail = serde_json::Map::new();
+    detail.insert("reason".to_owned(), "enough".into());
+    Ending { number, promote: false, detail, act: Act::by("key_2", at(9)) }
+}
+
+pub async fn every_decision_is_in_the_history(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    assert!(world.store.history(tenant, "p", None, 10).await?.is_empty());
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    world.store.switch_version(tenant, "p", &Switch::to(2, Act::by("key_2", at(2)))).await?;
+    world.store.switch_version(tenant, "p", &to(2)).await?;
+    world.store.switch_version(tenant, "p", &back()).await?;
+    let named = Switch { back: true, ..to(2) };
+    world.store.switch_version(tenant, "p", &named).await?;
+    world.store.retire(tenant, "p", 3, &by()).await?;
+    world.store.retire(tenant, "p", 3, &by()).await?;
+    world.restart().await;
+    let history = world.store.history(tenant, "p", None, 10).await?;
+    let told: Vec<_> = history.iter().map(|entry| (entry.number, entry.action, entry.version)).collect();
+    let expected = [
+        (5, Action::Retired, 3),
+        (4, Action::RolledBack, 2),
+        (3, Action::RolledBack, 1),
+        (2, Action::Activated, 2),
+        (1, Action::Activated, 1),
+    ];
+    assert_eq!(told, expected, "newest first, and what changed nothing is not told");
+    assert_eq!((&*history[3].author, history[3].at, &*history[3].detail), ("key_2", at(2), "{\"from\":1}"));
+    let page = world.store.history(tenant, "p", Some(4), 2).await?;
+    assert_eq!(page.iter().map(|entry| entry.number).collect::<Vec<_>>(), [3, 2]);
+    let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert_eq!(versions.iter().map(|version| version.activated).collect::<Vec<_>>(), [None, Some(at(2)), Some(at(1))]);
+    let (plugin, one) = world.store.version(tenant, "p", 1).await?.expect("because it was added");
+    assert_eq!((plugin.active, one.number, one.activated), (Some(2), 1, Some(at(1))));
+    assert!(world.store.version(tenant, "p", 9).await?.is_none());
+    assert!(matches!(world.store.history(tenant, "no", None, 1).await, Err(Error::NotFound { .. })));
+    Ok(())
+}
+
+pub async fn a_decision_over_something_else_is_refused(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    let seen = |version, seen| Switch { seen: Some(seen), ..to(version) };
+    world.store.switch_version(tenant, "p", &seen(1, None)).await?;
+    let late = world.store.switch_version(tenant, "p", &seen(2, None)).await;
+    assert!(matches!(late, Err(Error::Conflict { .. })), "{late:?}");
+    assert_eq!(world.store.switch_version(tenant, "p", &seen(2, Some(1))).await?.active, Some(2));
+    assert_eq!(world.store.switch_version(tenant, "p", &seen(2, Some(1))).await?.active, Some(2), "it is already");
+    Ok(())
+}
+
+pub async fn consent_is_remembered(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    let approved = world.store.approve(tenant, "p", 2, &Act::by("key_2", at(5))).await?;
+    assert_eq!(approved.approval, Some(("key_2".to_owned(), at(5))));
+    let again = world.store.approve(tenant, "p", 2, &Act::by("key_3", at(6))).await?;
+    assert_eq!(again.approval, Some(("key_2".to_owned(), at(5))), "who agreed first did");
+    let switch = Switch { approves: true, ..to(3) };
+    world.store.switch_version(tenant, "p", &switch).await?;
+    let uploaded = NewVersion { approves: true, signature: Some("{\"by\":\"x\"}".to_owned()), ..version("4") };
+    let (fourth, _) = world.store.add_version(tenant, "p", &uploaded, at(7)).await?;
+    assert_eq!((fourth.approval, fourth.signature), (Some(("key_1".to_owned(), at(7))), uploaded.signature));
+    let signed = NewVersion { signature: Some("{\"by\":\"y\"}".to_owned()), ..version("1") };
+    let (first, new) = world.store.add_version(tenant, "p", &signed, at(8)).await?;
+    assert_eq!((first.number, new, first.signature), (1, false, signed.signature.clone()), "a signature comes later");
+    world.restart().await;
+    let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    let agreed: Vec<_> = versions.iter().map(|version| version.approval.is_some()).collect();
+    assert_eq!(agreed, [true, true, true, false]);
+    assert_eq!(versions[3].signature, signed.signature);
+    let history = world.store.history(tenant, "p", None, 10).await?;
+    let told: Vec<_> = history.iter().map(|entry| (entry.action, entry.version)).collect();
+    assert_eq!(told, [(Action::Activated, 3), (Action::Approved, 3), (Action::Approved, 2)]);
+    assert!(matches!(world.store.approve(tenant, "p", 9, &by()).await, Err(Error::NotFound { .. })));
+    Ok(())
+}
+
+pub async fn a_candidate_is_counted_until_it_ends(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    assert!(matches!(start(world, tenant, Kind::Canary, 2).await, Err(Error::Conflict { .. })), "nothing is active");
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    assert!(matches!(start(world, tenant, Kind::Canary, 1).await, Err(Error::Conflict { .. })), "it is the active one");
+    assert!(matches!(start(world, tenant, Kind::Canary, 9).await, Err(Error::NotFound { .. })));
+    let canary = start(world, tenant, Kind::Canary, 2).await?;
+    assert!(matches!(start(world, tenant, Kind::Canary, 3).await, Err(Error::Conflict { .. })), "one is under way");
+    let shadow = start(world, tenant, Kind::Shadow, 3).await?;
+    assert!(matches!(world.store.retire(tenant, "p", 2, &by()).await, Err(Error::Conflict { .. })));
+    let id = canary.plugin;
+    let more = Tally {
+        active: Counts { runs: 9, failed: 0, fuel: 90, micros: 9 },
+        candidate: Counts { runs: 1, failed: 1, fuel: 10, micros: 2 },
+        ..Tally::default()
+    };
+    world.store.count_rollout(tenant, id, Kind::Canary, canary.number, &more).await?;
+    world.restart().await;
+    let sum = world.store.count_rollout(tenant, id, Kind::Canary, canary.number, &more).await?;
+    let sum = sum.expect("because it is under way").tally;
+    assert_eq!((sum.active.runs, sum.candidate.failed, sum.candidate.fuel), (18, 2, 20));
+    let samples = Tally { samples: vec![1.into(); 15], changed: 15, ..Tally::default() };
+    for _ in 0..2 {
+        world.store.count_rollout(tenant, id, Kind::Shadow, shadow.number, &samples).await?;
+    }
+    let under_way = world.store.rollouts(tenant, id).await?;
+    assert_eq!((under_way[1].tally.changed, under_way[1].tally.samples.len()), (30, crate::releases::SAMPLES_MAX));
+    let snapshot = world.store.snapshot(tenant).await?;
+    let seen: Vec<_> = snapshot.rollouts.iter().map(|(rollout, version)| (rollout.kind, version.number)).collect();
+    assert_eq!(seen, [(Kind::Canary, 2), (Kind::Shadow, 3)]);
+    let ended = world.store.end_rollout(tenant, "p", Kind::Canary, &ending(Some(canary.number))).await?;
+    assert_eq!(ended.map(|ended| ended.tally), Some(sum));
+    assert_eq!(world.store.count_rollout(tenant, id, Kind::Canary, canary.number, &more).await?, None);
+    assert_eq!(world.store.end_rollout(tenant, "p", Kind::Canary, &ending(None)).await?, None);
+    world.store.end_rollout(tenant, "p", Kind::Shadow, &ending(None)).await?.expect("because it is under way");
+    let history = world.store.history(tenant, "p", None, 10).await?;
+    let told: Vec<_> = history.iter().map(|entry| (entry.action, entry.version)).collect();
+    let expected = [
+        (Action::ShadowEnded, 3),
+        (Action::CanaryEnded, 2),
+        (Action::ShadowStarted, 3),
+        (Action::CanaryStarted, 2),
+        (Action::Activated, 1),
+    ];
+    assert_eq!(told, expected);
+    let detail: serde_json::Value = serde_json::from_str(&history[1].detail).expect("because it is JSON");
+    assert_eq!((&detail["reason"], &detail["tally"]["candidate"]["failed"]), (&"enough".into(), &2.into()));
+    assert_eq!((history[3].detail.as_str(), history[3].number), ("{\"a\":1}", canary.number));
+    Ok(())
+}
+
+pub async fn of_many_that_end_a_candidate_one_does(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    let first = world.store.start_rollout(tenant, "p", Kind::Canary, 2, "{}", &by()).await?;
+    let end = ending(Some(first.number));
+    let ends = (0..8).map(|_| world.store.end_rollout(tenant, "p", Kind::Canary, &end));
+    let ended = futures_util::future::try_join_all(ends).await?;
+    assert_eq!(ended.iter().flatten().count(), 1);
+    let second = world.store.start_rollout(tenant, "p", Kind::Canary, 2, "{}", &by()).await?;
+    assert_eq!(world.store.end_rollout(tenant, "p", Kind::Canary, &end).await?, None, "another one is meant");
+    let id = second.plugin;
+    assert_eq!(world.store.count_rollout(tenant, id, Kind::Canary, first.number, &Tally::default()).await?, None);
+    assert_eq!(world.store.rollouts(tenant, id).await?.len(), 1);
+    Ok(())
+}
+
+pub async fn a_promoted_candidate_is_active(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    world.store.start_rollout(tenant, "p", Kind::Canary, 2, "{}", &by()).await?;
+    let end = Ending { promote: true, ..ending(None) };
+    world.store.end_rollout(tenant, "p", Kind::Canary, &end).await?;
+    let (plugin, _) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert_eq!((plugin.active, plugin.previous), (Some(2), Some(1)));
+    // A candidate that is activated otherwise ends as well.
+    world.store.start_rollout(tenant, "p", Kind::Shadow, 3, "{}", &by()).await?;
+    world.store.switch_version(tenant, "p", &to(3)).await?;
+    assert!(world.store.rollouts(tenant, plugin.id).await?.is_empty());
+    let history = world.store.history(tenant, "p", None, 5).await?;
+    let told: Vec<_> = history.iter().map(|entry| (entry.action, entry.version)).collect();
+    let expected = [
+        (Action::ShadowEnded, 3),
+        (Action::Activated, 3),
+        (Action::ShadowStarted, 3),
+        (Action::Activated, 2),
+        (Action::CanaryEnded, 2),
+    ];
+    assert_eq!(told, expected);
+    Ok(())
+}
+
+pub async fn runs_remember_the_versions_that_they_began_with(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let events = world.append(vec![world.event(tenant, "1"), world.event(tenant, "2")]).await?;
+    let pins = BTreeMap::from([("p".to_owned(), 2), ("q".to_owned(), 1)]);
+    let run = |event: &Logged, pins: &BTreeMap<String, u32>| {
+        let waiting = Waiting::Retry(at(5));
+        UnfinishedChange::Put(Unfinished { pins: pins.clone(), ..unfinished(event, "rule", waiting) })
+    };
+    let none = BTreeMap::new();
+    world.change(tenant, vec![run(&events[0], &pins), run(&events[1], &none)]).await?;
+    world.restart().await;
+    let pinned = |due: &[crate::work::Due]| due.iter().map(|due| due.run.pins.clone()).collect::<Vec<_>>();
+    assert_eq!(pinned(&world.batch(tenant, at(6)).await?.due), [pins, none.clone()]);
+    world.change(tenant, vec![run(&events[0], &none)]).await?;
+    assert_eq!(pinned(&world.batch(tenant, at(6)).await?.due), [none.clone(), none], "what is put last counts");
+    Ok(())
+}
+
+pub async fn what_plugins_are_allowed_is_kept(world: &mut World) -> Result<()> {
+    let (tenant, other) = (world.tenant("a").await?, world.tenant("b").await?);
+    let before = world.store.snapshot(tenant).await?.tenant;
+    assert_eq!(before.policy, TenantPolicy::default());
+    let policy: TenantPolicy =
+        serde_json::from_str(r#"{"grants":{"emit":["a.*"],"schedule":false}}"#)
+            .expect("because it is one");
+    world.store.set_policy(tenant, &policy).await?;
+    world.restart().await;
+    let after = world.store.snapshot(tenant).await?.tenant;
+    assert_eq!((after.policy, after.settings > before.settings), (policy, true));
+    assert_eq!(world.store.snapshot(other).await?.tenant.policy, TenantPolicy::default());
+    Ok(())
+}
+
+pub async fn decisions_are_the_tenants_own(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    let other = world.tenant("b").await?;
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    let canary = world.store.start_rollout(tenant, "p", Kind::Canary, 2, "{}", &by()).await?;
+    assert!(matches!(world.store.history(other, "p", None, 9).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.approve(other, "p", 1, &by()).await, Err(Error::NotFound { .. })));
+    assert!(world.store.version(other, "p", 1).await?.is_none());
+    assert!(world.store.rollouts(other, canary.plugin).await?.is_empty());
+    let tally = Tally::default();
+    assert_eq!(world.store.count_rollout(other, canary.plugin, Kind::Canary, canary.number, &tally).await?, None);
+    let started = world.store.start_rollout(other, "p", Kind::Shadow, 2, "{}", &by()).await;
+    assert!(matches!(started, Err(Error::NotFound { .. })));
+    let ended = world.store.end_rollout(other, "p", Kind::Canary, &ending(None)).await;
+    assert!(matches!(ended, Err(Error::NotFound { .. })));
+    assert!(world.store.snapshot(other).await?.rollouts.is_empty());
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! Releases.
+
+use async_trait::async_trait;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+
+use crate::Error;
+use crate::Result;
+use crate::catalogue::Plugin;
+use crate::catalogue::Version;
+use crate::postgres::Postgres;
+use crate::postgres::Transaction;
+use crate::postgres::plugins::find_plugin;
+use crate::postgres::plugins::no_plugin;
+use crate::releases::Act;
+use crate::releases::Action;
+use crate::releases::Ending;
+use crate::releases::Entry;
+use crate::releases::Kind;
+use crate::releases::Releases;
+use crate::releases::Rollout;
+use crate::releases::Switch;
+use crate::releases::Tally;
+use crate::row::Columns;
+use crate::row::catalogue::version;
+use crate::row::catalogue::version_columns;
+use crate::row::release::BECAME_ACTIVE;
+use crate::row::release::action_text;
+use crate::row::release::actions;
+use crate::row::release::end_text;
+use crate::row::release::entry;
+use crate::row::release::entry_columns;
+use crate::row::release::from_text;
+use crate::row::release::kind_number;
+use crate::row::release::rollout;
+use crate::row::release::rollout_columns;
+use crate::row::release::tally_text;
+
+/// A tenant's candidates under way, with their versions.
+pub(super) async fn list_rollouts(tx: &mut Transaction, tenant: TenantId) -> Result<Vec<(Rollout, Version)>> {
+    let sql = concat!(
+        "SELECT ",
+        rollout_columns!(),
+        ", ",
+        version_columns!(),
+        " FROM rollouts o JOIN plugin_versions v ON v.tenant = o.tenant AND v.plugin = o.plugin AND v.number = o.version
+          WHERE o.tenant = $1 ORDER BY o.plugin, o.kind"
+    );
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0)).await?;
+    let read = |row| {
+        let mut columns = Columns::new(row);
+        Ok((rollout(&mut columns)?, version(&mut columns)?))
+    };
+    rows.iter().map(read).collect()
+}
+
+#[async_trait]
+impl Releases for Postgres {
+    async fn switch_version(&self, tenant: TenantId, name: &str, switch: &Switch) -> Result<Plugin> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        let number = switch.to.or(plugin.previous).ok_or_else(|| conflict(name, "no version was active before"))?;
+        if find_version(&mut tx, tenant, &plugin, number).await?.retired {
+            return Err(conflict(name, "the version is retired"));
+        }
+        if plugin.active == Some(number) {
+            return Ok(plugin);
+        }
+        if switch.seen.is_some_and(|seen| seen != plugin.active) {
+            return Err(conflict(name, "another version became active meanwhile; look again"));
+        }
+        if switch.approves {
+            agree(&mut tx, tenant, &plugin, number, &switch.act).await?;
+        }
+        let action = if switch.back { Action::RolledBack } else { Action::Activated };
+        let plugin = make_active(&mut tx, tenant, plugin, (action, number), &switch.act).await?;
+        tx.end().await?;
+        Ok(plugin)
+    }
+
+    async fn retire(&self, tenant: TenantId, name: &str, number: u32, act: &Act) -> Result<()> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        let retired = find_version(&mut tx, tenant, &plugin, number).await?.retired;
+        if plugin.active == Some(number) {
+            return Err(conflict(name, "the version is active; activate another first"));
+        }
+        for kind in [Kind::Canary, Kind::Shadow] {
+            if find_rollout(&mut tx, tenant, plugin.id, kind).await?.is_some_and(|rollout| rollout.version == number) {
+                return Err(conflict(name, "the version is a candidate under way; stop that first"));
+            }
+        }
+        if retired {
+            return Ok(());
+        }
+        let sql = "UPDATE plugin_versions SET retired = true WHERE tenant = $1 AND plugin = $2 AND number = $3";
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+        note(&mut tx, tenant, plugin.id, (Action::Retired, number), act, "{}").await?;
+        tx.settings_changed(tenant).await?;
+        tx.end().await
+    }
+
+    async fn approve(&self, tenant: TenantId, name: &str, number: u32, act: &Act) -> Result<Version> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        if agree(&mut tx, tenant, &plugin, number, act).await? {
+            tx.settings_changed(tenant).await?;
+        }
+        let version = find_version(&mut tx, tenant, &plugin, number).await?;
+        tx.end().await?;
+        Ok(version)
+    }
+
+    async fn history(&self, tenant: TenantId, name: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>> {
+        let mut tx = self.begin(tenant).await?;
+        let sql = "SELECT id FROM plugins WHERE tenant = $1 AND name = $2";
+        let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await?;
+        let id = Columns::new(rows.first().ok_or_else(|| no_plugin(name))?).int()?;
+        let sql = concat!(
+            "SELECT ",
+            entry_columns!(),
+            " FROM plugin_history h WHERE h.tenant = $1 AND h.plugin = $2 AND h.number < $3
+              ORDER BY h.number DESC LIMIT $4"
+        );
+        let before = before.unwrap_or(i64::MAX);
+        let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(id).int(before).int(i64::from(limit))).await?;
+        tx.end().await?;
+        rows.iter().map(|row| entry(&mut Columns::new(row))).collect()
+    }
+
+    async fn start_rollout(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        kind: Kind,
+        version: u32,
+        terms: &str,
+        act: &Act,
+    ) -> Result<Rollout> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        if find_version(&mut tx, tenant, &plugin, version).await?.retired {
+            return Err(conflict(name, "the version is retired"));
+        }
+        match plugin.active {
+            None => return Err(conflict(name, "no version is active; there is nothing to compare with")),
+            Some(active) if active == version => return Err(conflict(name, "the version is the active one")),
+            Some(_) => {}
+        }
+        if find_rollout(&mut tx, tenant, plugin.id, kind).await?.is_some() {
+            return Err(conflict(name, "a candidate of this kind is under way; stop it first"));
+        }
+        let number = note(&mut tx, tenant, plugin.id, (actions(kind).0, version), act, terms).await?;
+        let sql = "INSERT INTO rollouts (tenant, plugin, kind, number, version, author, started, terms, tally)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let tally = Tally::default();
+        tx.execute(sql, |args| {
+            args.int(tenant.0).int(plugin.id.0).int(kind_number(kind)).int(number).int(i64::from(version));
+            args.text(&act.author).int(act.at.0).text(terms).text(&tally_text(&tally));
+        })
+        .await?;
+        tx.settings_changed(tenant).await?;
+        tx.end().await?;
+        let (author, started, terms) = (act.author.clone(), act.at, terms.to_owned());
+        Ok(Rollout { plugin: plugin.id, kind, number, version, author, started, terms, tally })
+    }
+
+    async fn rollouts(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Rollout>> {
+        let sql = concat!(
+            "SELECT ",
+            rollout_columns!(),
+            " FROM rollouts o WHERE o.tenant = $1 AND o.plugin = $2 ORDER BY o.kind"
+        );
+        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        rows.iter().map(|row| rollout(&mut Columns::new(row))).collect()
+    }
+
+    async fn count_rollout(
+        &self,
+        tenant: TenantId,
+        plugin: PluginId,
+        kind: Kind,
+        number: i64,
+        more: &Tally,
+    ) -> Result<Option<Rollout>> {
+        let mut tx = self.begin(tenant).await?;
+        let found = find_rollout(&mut tx, tenant, plugin, kind).await?.filter(|rollout| rollout.number == number);
+        let Some(mut rollout) = found else { return Ok(None) };
+        rollout.tally.add(more);
+        let sql = "UPDATE rollouts SET tally = $4 WHERE tenant = $1 AND plugin = $2 AND kind = $3";
+        tx.execute(sql, |args| {
+            args.int(tenant.0).int(plugin.0).int(kind_number(kind)).text(&tally_text(&rollout.tally));
+        })
+        .await?;
+        tx.end().await?;
+        Ok(Some(rollout))
+    }
+
+    async fn end_rollout(&self, tenant: TenantId, name: &str, kind: Kind, end: &Ending) -> Result<Option<Rollout>> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        let found = find_rollout(&mut tx, tenant, plugin.id, kind).await?;
+        let found = found.filter(|rollout| end.number.is_none_or(|number| number == rollout.number));
+        let Some(rollout) = found else { return Ok(None) };
+        let sql = "DELETE FROM rollouts WHERE tenant = $1 AND plugin = $2 AND kind = $3";
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(kind_number(kind))).await?;
+        let detail = end_text(&end.detail, &rollout.tally);
+        note(&mut tx, tenant, plugin.id, (actions(kind).1, rollout.version), &end.act, &detail).await?;
+        if end.promote {
+            make_active(&mut tx, tenant, plugin, (Action::Activated, rollout.version), &end.act).await?;
+        } else {
+            tx.settings_changed(tenant).await?;
+        }
+        tx.end().await?;
+        Ok(Some(rollout))
+    }
+}
+
+fn conflict(name: &str, detail: &str) -> Error {
+    Error::Conflict { what: "plugin", name: name.to_owned(), detail: detail.to_owned() }
+}
+
+async fn find_version(tx: &mut Transaction, tenant: TenantId, plugin: &Plugin, number: u32) -> Result<Version> {
+    let sql = concat!(
+        "SELECT ",
+        version_columns!(),
+        " FROM plugin_versions v WHERE v.tenant = $1 AND v.plugin = $2 AND v.number = $3"
+    );
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    match rows.first() {
+        Some(row) => version(&mut Columns::new(row)),
+        None => Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) }),
+    }
+}
+
+/// The candidate, which nobody else counts or ends until the transaction does.
+async fn find_rollout(tx: &mut Transaction, tenant: TenantId, plugin: PluginId, kind: Kind) -> Result<Option<Rollout>> {
+    let sql = concat!(
+        "SELECT ",
+        rollout_columns!(),
+        " FROM rollouts o WHERE o.tenant = $1 AND o.plugin = $2 AND o.kind = $3 FOR UPDATE"
+    );
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.0).int(kind_number(kind))).await?;
+    rows.first().map(|row| rollout(&mut Columns::new(row))).transpose()
+}
+
+/// Adds an entry; gives its number. Whoever calls has the plugin's row, so numbers are not given out twice.
+async fn note(
+    tx: &mut Transaction,
+    tenant: TenantId,
+    plugin: PluginId,
+    (action, version): (Action, u32),
+    act: &Act,
+    detail: &str,
+) -> Result<i64> {
+    let sql = "INSERT INTO plugin_history (tenant, plugin, number, action, version, author, at, detail)
+               SELECT $1, $2, coalesce(max(h.number), 0) + 1, $3, $4, $5, $6, $7
+               FROM plugin_history h WHERE h.tenant = $1 AND h.plugin = $2 RETURNING number";
+    let rows = tx.fetch(sql, |args| {
+        args.int(tenant.0).int(plugin.0).text(&action_text(action)).int(i64::from(version));
+        args.text(&act.author).int(act.at.0).text(detail);
+    });
+    let rows = rows.await?;
+    Columns::new(rows.first().ok_or_else(|| Error::Damaged("an entry was not added".into()))?).int()
+}
+
+async fn agree(tx: &mut Transaction, tenant: TenantId, plugin: &Plugin, number: u32, act: &Act) -> Result<bool> {
+    let sql = "UPDATE plugin_versions SET approver = $4, approved = $5
+               WHERE tenant = $1 AND plugin = $2 AND number = $3 AND approver IS NULL";
+    let agreed = tx.execute(sql, |args| {
+        args.int(tenant.0).int(plugin.id.0).int(i64::from(number)).text(&act.author).int(act.at.0);
+    });
+    let agreed = agreed.await? > 0;
+    if agreed {
+        note(tx, tenant, plugin.id, (Action::Approved, number), act, "{}").await?;
+    }
+    Ok(agreed)
+}
+
+async fn make_active(
+    tx: &mut Transaction,
+    tenant: TenantId,
+    plugin: Plugin,
+    (action, number): (Action, u32),
+    act: &Act,
+) -> Result<Plugin> {
+    let sql = "UPDATE plugins SET previous = active, active = $3 WHERE tenant = $1 AND id = $2";
+    tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    let sql = "UPDATE plugin_versions SET activated = coalesce(activated, $4)
+               WHERE tenant = $1 AND plugin = $2 AND number = $3";
+    tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number)).int(act.at.0)).await?;
+    note(tx, tenant, plugin.id, (action, number), act, &from_text(plugin.active)).await?;
+    // A candidate that is active has nobody to be compared with.
+    let sql = "DELETE FROM rollouts WHERE tenant = $1 AND plugin = $2 AND version = $3 RETURNING kind";
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    for row in &rows {
+        let kind = if Columns::new(row).int()? == kind_number(Kind::Canary) { Kind::Canary } else { Kind::Shadow };
+        note(tx, tenant, plugin.id, (actions(kind).1, number), act, BECAME_ACTIVE).await?;
+    }
+    tx.settings_changed(tenant).await?;
+    Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
+}

@@ -1,0 +1,225 @@
+//! Releases: which version of a plugin runs, who said so and when.
+//!
+//! Everything here is a decision about a version that is there already ([`catalogue`](crate::catalogue) adds them). Each
+//! decision is one transaction, leaves an entry in the plugin's history, and raises the version of the tenant's settings.
+//!
+//! At most one candidate of a kind is under way in a plugin. What it came to is a sum that nodes add to, each what it has
+//! committed itself; whoever ends it names it by its number, so that of several that want to one does.
+
+use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::rollout::Counts;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::Result;
+use crate::catalogue::Plugin;
+use crate::catalogue::Version;
+
+/// Who does something, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// A key's id, `watch`, `host`, …
+    pub author: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Act {
+    /// By somebody, at a time.
+    #[must_use]
+    pub fn by(author: &str, at: Timestamp) -> Self {
+        Self { author: author.to_owned(), at }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// The version became the active one.
+    Activated,
+    /// It became the active one again.
+    RolledBack,
+    /// It can never be activated again.
+    Retired,
+    /// What it asks for beyond the version before it was agreed to.
+    Approved,
+    /// It got a part of the events.
+    CanaryStarted,
+    /// It gets none any more, or all.
+    CanaryEnded,
+    /// It began to run beside the active one.
+    ShadowStarted,
+    /// It does not any more.
+    ShadowEnded,
+}
+
+/// An entry of a plugin's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// From 1 in each plugin.
+    pub number: i64,
+    /// What was done.
+    pub action: Action,
+    /// To which version.
+    pub version: u32,
+    /// Who.
+    pub author: String,
+    /// When.
+    pub at: Timestamp,
+    /// More about it, as a JSON object.
+    pub detail: String,
+}
+
+/// A change of the active version.
+#[derive(Debug, Clone)]
+pub struct Switch {
+    /// To this one; none is the one before.
+    pub to: Option<u32>,
+    /// Whether it is told as a step back.
+    pub back: bool,
+    /// The active version that whoever decided it has seen; if another is active by now it is a conflict.
+    pub seen: Option<Option<u32>>,
+    /// Whether it also agrees to what the version asks for.
+    pub approves: bool,
+    /// By whom.
+    pub act: Act,
+}
+
+impl Switch {
+    /// To a version.
+    #[must_use]
+    pub const fn to(version: u32, act: Act) -> Self {
+        Self { to: Some(version), back: false, seen: None, approves: false, act }
+    }
+
+    /// To the version that was active before.
+    #[must_use]
+    pub const fn back(act: Act) -> Self {
+        Self { to: None, back: true, seen: None, approves: false, act }
+    }
+}
+
+/// How a candidate is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It gets a part of the events, and what it does counts.
+    Canary,
+    /// It runs beside the active version, and what it does is compared and forgotten.
+    Shadow,
+}
+
+/// What a candidate came to so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tally {
+    /// The active version, over the same time.
+    pub active: Counts,
+    /// The candidate.
+    pub candidate: Counts,
+    /// Shadow: runs that ended as the active version's, but with other effects.
+    pub changed: u64,
+    /// Shadow: runs that failed where the active version's did not.
+    pub newly_failed: u64,
+    /// Shadow: runs that did not fit into what a shadow may cost, or whose state was not known any more.
+    pub skipped: u64,
+    /// Shadow: some of those that differ, as JSON objects.
+    pub samples: Vec<serde_json::Value>,
+}
+
+/// Differences kept of a shadow.
+pub const SAMPLES_MAX: usize = 20;
+
+impl Tally {
+    /// Adds what somebody else counted.
+    pub fn add(&mut self, more: &Self) {
+        self.active.add(&more.active);
+        self.candidate.add(&more.candidate);
+        self.changed = self.changed.saturating_add(more.changed);
+        self.newly_failed = self.newly_failed.saturating_add(more.newly_failed);
+        self.skipped = self.skipped.saturating_add(more.skipped);
+        let room = SAMPLES_MAX.saturating_sub(self.samples.len());
+        self.samples.extend(more.samples.iter().take(room).cloned());
+    }
+}
+
+/// A candidate under way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollout {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// How it is tried.
+    pub kind: Kind,
+    /// That of the entry of its beginning.
+    pub number: i64,
+    /// The candidate.
+    pub version: u32,
+    /// Who began it.
+    pub author: String,
+    /// When.
+    pub started: Timestamp,
+    /// How, as a JSON object: the store does not look into it.
+    pub terms: String,
+    /// What it came to so far.
+    pub tally: Tally,
+}
+
+/// How a candidate's time ends.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// The one meant; none is whichever is under way.
+    pub number: Option<i64>,
+    /// Whether the candidate becomes the active version with it.
+    pub promote: bool,
+    /// Why, as a JSON object; what it came to is added as `tally`.
+    pub detail: serde_json::Map<String, serde_json::Value>,
+    /// By whom.
+    pub act: Act,
+}
+
+/// Decisions about versions.
+#[async_trait]
+pub trait Releases: Send + Sync {
+    /// Changes the active version. `NotFound` for an unknown version; `Conflict` for a retired one, for one that was not
+    /// seen, and if there is none before. The active one again changes nothing.
+    async fn switch_version(&self, tenant: TenantId, plugin: &str, switch: &Switch) -> Result<Plugin>;
+
+    /// Retires a version. `Conflict` if it is active or a candidate under way.
+    async fn retire(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<()>;
+
+    /// Agrees to what a version asks for. Who agrees again does not change who did first.
+    async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version>;
+
+    /// What was done, newest first, before an entry. `NotFound` for an unknown plugin.
+    async fn history(&self, tenant: TenantId, plugin: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>>;
+
+    /// Begins to try a candidate. `Conflict` if it is active or retired, or if one of the kind is under way.
+    async fn start_rollout(
+        &self,
+        tenant: TenantId,
+        plugin: &str,
+        kind: Kind,
+        version: u32,
+        terms: &str,
+        act: &Act,
+    ) -> Result<Rollout>;
+
+    /// Those under way in a plugin.
+    async fn rollouts(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Rollout>>;
+
+    /// Adds to what one came to; gives the sum, or none if it has ended.
+    async fn count_rollout(
+        &self,
+        tenant: TenantId,
+        plugin: PluginId,
+        kind: Kind,
+        number: i64,
+        more: &Tally,
+    ) -> Result<Option<Rollout>>;
+
+    /// Ends one; none if there is none, or another.
+    async fn end_rollout(&self, tenant: TenantId, plugin: &str, kind: Kind, end: &Ending) -> Result<Option<Rollout>>;
+}

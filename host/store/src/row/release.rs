@@ -1,0 +1,97 @@
+//! Rows of releases: entries of the history, and candidates under way.
+
+use bulkhead_domain::id::PluginId;
+
+use crate::Error;
+use crate::Result;
+use crate::releases::Action;
+use crate::releases::Entry;
+use crate::releases::Kind;
+use crate::releases::Rollout;
+use crate::releases::Tally;
+use crate::row::Columns;
+
+macro_rules! entry_columns {
+    () => {
+        "h.number, h.action, h.version, h.author, h.at, h.detail"
+    };
+}
+pub(crate) use entry_columns;
+
+macro_rules! rollout_columns {
+    () => {
+        "o.plugin, o.kind, o.number, o.version, o.author, o.started, o.terms, o.tally"
+    };
+}
+pub(crate) use rollout_columns;
+
+pub(crate) fn entry(columns: &mut Columns<'_>) -> Result<Entry> {
+    let (number, action) = (columns.int()?, columns.text()?);
+    let action = serde_json::from_value(action.into())
+        .map_err(|error| Error::Damaged(format!("an entry of a plugin's history does not read: {error}")))?;
+    Ok(Entry {
+        number,
+        action,
+        version: columns.narrow()?,
+        author: columns.text()?,
+        at: columns.time()?,
+        detail: columns.text()?,
+    })
+}
+
+pub(crate) fn rollout(columns: &mut Columns<'_>) -> Result<Rollout> {
+    let plugin = PluginId(columns.int()?);
+    let kind = match columns.int()? {
+        0 => Kind::Canary,
+        1 => Kind::Shadow,
+        other => return Err(Error::Damaged(format!("a candidate is tried as {other}"))),
+    };
+    let (number, version, author) = (columns.int()?, columns.narrow()?, columns.text()?);
+    let (started, terms, tally) = (columns.time()?, columns.text()?, columns.text()?);
+    let tally = serde_json::from_str(&tally)
+        .map_err(|error| Error::Damaged(format!("what a candidate came to does not read: {error}")))?;
+    Ok(Rollout { plugin, kind, number, version, author, started, terms, tally })
+}
+
+/// How a candidate is tried, as a number.
+pub(crate) const fn kind_number(kind: Kind) -> i64 {
+    match kind {
+        Kind::Canary => 0,
+        Kind::Shadow => 1,
+    }
+}
+
+/// An action, as it is stored.
+pub(crate) fn action_text(action: Action) -> String {
+    match serde_json::to_value(action) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => String::new(),
+    }
+}
+
+pub(crate) fn tally_text(tally: &Tally) -> String {
+    serde_json::to_string(tally).expect("because numbers and JSON are always JSON")
+}
+
+/// Why a candidate ends whose version is activated.
+pub(crate) const BECAME_ACTIVE: &str = "{\"reason\":\"became-active\"}";
+
+/// What a switch says of itself.
+pub(crate) fn from_text(from: Option<u32>) -> String {
+    from.map_or_else(|| "{}".to_owned(), |from| serde_json::json!({ "from": from }).to_string())
+}
+
+/// Which actions begin and end a candidate of a kind.
+pub(crate) const fn actions(kind: Kind) -> (Action, Action) {
+    match kind {
+        Kind::Canary => (Action::CanaryStarted, Action::CanaryEnded),
+        Kind::Shadow => (Action::ShadowStarted, Action::ShadowEnded),
+    }
+}
+
+/// Why one ended, with what it came to.
+pub(crate) fn end_text(detail: &serde_json::Map<String, serde_json::Value>, tally: &Tally) -> String {
+    let mut detail = detail.clone();
+    detail.insert("tally".to_owned(), serde_json::to_value(tally).unwrap_or_default());
+    serde_json::Value::Object(detail).to_string()
+}

@@ -1,0 +1,359 @@
+//! Releases.
+
+use async_trait::async_trait;
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+use sqlx::SqliteConnection;
+
+use crate::Error;
+use crate::Result;
+use crate::catalogue::Plugin;
+use crate::catalogue::Version;
+use crate::releases::Act;
+use crate::releases::Action;
+use crate::releases::Ending;
+use crate::releases::Entry;
+use crate::releases::Kind;
+use crate::releases::Releases;
+use crate::releases::Rollout;
+use crate::releases::Switch;
+use crate::releases::Tally;
+use crate::sqlite::Sqlite;
+use crate::sqlite::catalogue::find_plugin;
+use crate::sqlite::catalogue::no_plugin;
+use crate::sqlite::fault;
+use crate::sqlite::row::Columns;
+use crate::sqlite::row::catalogue::version;
+use crate::sqlite::row::catalogue::version_columns;
+use crate::sqlite::row::release::BECAME_ACTIVE;
+use crate::sqlite::row::release::action_text;
+use crate::sqlite::row::release::actions;
+use crate::sqlite::row::release::end_text;
+use crate::sqlite::row::release::entry;
+use crate::sqlite::row::release::entry_columns;
+use crate::sqlite::row::release::from_text;
+use crate::sqlite::row::release::kind_number;
+use crate::sqlite::row::release::rollout;
+use crate::sqlite::row::release::rollout_columns;
+use crate::sqlite::row::release::tally_text;
+use crate::sqlite::text::Args;
+use crate::sqlite::text::fetch;
+use crate::sqlite::writer::op::BoxFuture;
+use crate::sqlite::writer::transaction::Transaction;
+
+/// A tenant's candidates under way, with their versions.
+pub(super) async fn list_rollouts(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<(Rollout, Version)>> {
+    let sql = concat!(
+        "SELECT ",
+        rollout_columns!(),
+        ", ",
+        version_columns!(),
+        " FROM rollouts o JOIN plugin_versions v ON v.tenant = o.tenant AND v.plugin = o.plugin AND v.number = o.version
+          WHERE o.tenant = ? ORDER BY o.plugin, o.kind"
+    );
+    let mut args = Args::default();
+    args.int(tenant.0);
+    let rows = fetch(conn, sql, args).await.map_err(fault::outward)?;
+    let read = |row| {
+        let mut columns = Columns::new(row);
+        Ok((rollout(&mut columns)?, version(&mut columns)?))
+    };
+    rows.iter().map(read).collect()
+}
+
+#[async_trait]
+impl Releases for Sqlite {
+    async fn switch_version(&self, tenant: TenantId, plugin: &str, switch: &Switch) -> Result<Plugin> {
+        self.change((tenant, plugin.to_owned(), switch.clone()), switch_version).await
+    }
+
+    async fn retire(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<()> {
+        self.change((tenant, plugin.to_owned(), version, act.clone()), retire).await
+    }
+
+    async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version> {
+        self.change((tenant, plugin.to_owned(), version, act.clone()), approve).await
+    }
+
+    async fn history(&self, tenant: TenantId, plugin: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>> {
+        let sql = "SELECT id FROM plugins WHERE tenant = ? AND name = ?";
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).text(plugin)).await?;
+        let id = Columns::new(rows.first().ok_or_else(|| no_plugin(plugin))?).int()?;
+        let sql = concat!(
+            "SELECT ",
+            entry_columns!(),
+            " FROM plugin_history h WHERE h.tenant = ? AND h.plugin = ? AND h.number < ? ORDER BY h.number DESC LIMIT ?"
+        );
+        let before = before.unwrap_or(i64::MAX);
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(id).int(before).int(i64::from(limit))).await?;
+        rows.iter().map(|row| entry(&mut Columns::new(row))).collect()
+    }
+
+    async fn start_rollout(
+        &self,
+        tenant: TenantId,
+        plugin: &str,
+        kind: Kind,
+        version: u32,
+        terms: &str,
+        act: &Act,
+    ) -> Result<Rollout> {
+        let start =
+            Start { tenant, plugin: plugin.to_owned(), kind, version, terms: terms.to_owned(), act: act.clone() };
+        self.change(start, start_rollout).await
+    }
+
+    async fn rollouts(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Rollout>> {
+        let sql = concat!(
+            "SELECT ",
+            rollout_columns!(),
+            " FROM rollouts o WHERE o.tenant = ? AND o.plugin = ? ORDER BY o.kind"
+        );
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        rows.iter().map(|row| rollout(&mut Columns::new(row))).collect()
+    }
+
+    async fn count_rollout(
+        &self,
+        tenant: TenantId,
+        plugin: PluginId,
+        kind: Kind,
+        number: i64,
+        more: &Tally,
+    ) -> Result<Option<Rollout>> {
+        self.change((tenant, plugin, kind, number, more.clone()), count_rollout).await
+    }
+
+    async fn end_rollout(&self, tenant: TenantId, plugin: &str, kind: Kind, end: &Ending) -> Result<Option<Rollout>> {
+        self.change((tenant, plugin.to_owned(), kind, end.clone()), end_rollout).await
+    }
+}
+
+fn conflict(name: &str, detail: &str) -> Error {
+    Error::Conflict { what: "plugin", name: name.to_owned(), detail: detail.to_owned() }
+}
+
+async fn find_version(tx: &mut Transaction<'_>, tenant: TenantId, plugin: &Plugin, number: u32) -> Result<Version> {
+    let sql = concat!(
+        "SELECT ",
+        version_columns!(),
+        " FROM plugin_versions v WHERE v.tenant = ? AND v.plugin = ? AND v.number = ?"
+    );
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    match rows.first() {
+        Some(row) => version(&mut Columns::new(row)),
+        None => Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) }),
+    }
+}
+
+async fn find_rollout(
+    tx: &mut Transaction<'_>,
+    tenant: TenantId,
+    plugin: PluginId,
+    kind: Kind,
+) -> Result<Option<Rollout>> {
+    let sql =
+        concat!("SELECT ", rollout_columns!(), " FROM rollouts o WHERE o.tenant = ? AND o.plugin = ? AND o.kind = ?");
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.0).int(kind_number(kind))).await?;
+    rows.first().map(|row| rollout(&mut Columns::new(row))).transpose()
+}
+
+/// Adds an entry; gives its number.
+async fn note(
+    tx: &mut Transaction<'_>,
+    tenant: TenantId,
+    plugin: PluginId,
+    (action, version): (Action, u32),
+    act: &Act,
+    detail: &str,
+) -> Result<i64> {
+    let sql = "INSERT INTO plugin_history (tenant, plugin, number, action, version, author, at, detail)
+               SELECT ?1, ?2, coalesce(max(number), 0) + 1, ?3, ?4, ?5, ?6, ?7 FROM plugin_history WHERE plugin = ?2
+               RETURNING number";
+    let rows = tx.fetch(sql, |args| {
+        args.int(tenant.0).int(plugin.0).text(&action_text(action)).int(i64::from(version));
+        args.text(&act.author).int(act.at.0).text(detail);
+    });
+    let rows = rows.await?;
+    Columns::new(rows.first().ok_or_else(|| Error::Damaged("an entry was not added".into()))?).int()
+}
+
+async fn agree(tx: &mut Transaction<'_>, tenant: TenantId, plugin: &Plugin, number: u32, act: &Act) -> Result<bool> {
+    let sql = "UPDATE plugin_versions SET approver = ?, approved = ?
+               WHERE tenant = ? AND plugin = ? AND number = ? AND approver IS NULL";
+    let agreed = tx.execute(sql, |args| {
+        args.text(&act.author).int(act.at.0).int(tenant.0).int(plugin.id.0).int(i64::from(number));
+    });
+    let agreed = agreed.await? > 0;
+    if agreed {
+        note(tx, tenant, plugin.id, (Action::Approved, number), act, "{}").await?;
+    }
+    Ok(agreed)
+}
+
+async fn make_active(
+    tx: &mut Transaction<'_>,
+    tenant: TenantId,
+    plugin: Plugin,
+    (action, number): (Action, u32),
+    act: &Act,
+) -> Result<Plugin> {
+    let sql = "UPDATE plugins SET previous = active, active = ? WHERE tenant = ? AND id = ?";
+    tx.execute(sql, |args| _ = args.int(i64::from(number)).int(tenant.0).int(plugin.id.0)).await?;
+    let sql =
+        "UPDATE plugin_versions SET activated = coalesce(activated, ?) WHERE tenant = ? AND plugin = ? AND number = ?";
+    tx.execute(sql, |args| _ = args.int(act.at.0).int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    note(tx, tenant, plugin.id, (action, number), act, &from_text(plugin.active)).await?;
+    // A candidate that is active has nobody to be compared with.
+    let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND version = ? RETURNING kind";
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    for row in &rows {
+        let kind = if Columns::new(row).int()? == kind_number(Kind::Canary) { Kind::Canary } else { Kind::Shadow };
+        note(tx, tenant, plugin.id, (actions(kind).1, number), act, BECAME_ACTIVE).await?;
+    }
+    tx.settings_changed(tenant).await?;
+    Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
+}
+
+fn switch_version<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, switch): &'a (TenantId, String, Switch),
+) -> BoxFuture<'a, Result<Plugin>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let number = switch.to.or(plugin.previous).ok_or_else(|| conflict(name, "no version was active before"))?;
+        if find_version(tx, *tenant, &plugin, number).await?.retired {
+            return Err(conflict(name, "the version is retired"));
+        }
+        if plugin.active == Some(number) {
+            return Ok(plugin);
+        }
+        if switch.seen.is_some_and(|seen| seen != plugin.active) {
+            return Err(conflict(name, "another version became active meanwhile; look again"));
+        }
+        if switch.approves {
+            agree(tx, *tenant, &plugin, number, &switch.act).await?;
+        }
+        let action = if switch.back { Action::RolledBack } else { Action::Activated };
+        make_active(tx, *tenant, plugin, (action, number), &switch.act).await
+    })
+}
+
+fn retire<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, number, act): &'a (TenantId, String, u32, Act),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let retired = find_version(tx, *tenant, &plugin, *number).await?.retired;
+        if plugin.active == Some(*number) {
+            return Err(conflict(name, "the version is active; activate another first"));
+        }
+        for kind in [Kind::Canary, Kind::Shadow] {
+            if find_rollout(tx, *tenant, plugin.id, kind).await?.is_some_and(|rollout| rollout.version == *number) {
+                return Err(conflict(name, "the version is a candidate under way; stop that first"));
+            }
+        }
+        if retired {
+            return Ok(());
+        }
+        let sql = "UPDATE plugin_versions SET retired = 1 WHERE tenant = ? AND plugin = ? AND number = ?";
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(*number))).await?;
+        note(tx, *tenant, plugin.id, (Action::Retired, *number), act, "{}").await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn approve<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, number, act): &'a (TenantId, String, u32, Act),
+) -> BoxFuture<'a, Result<Version>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        if agree(tx, *tenant, &plugin, *number, act).await? {
+            tx.settings_changed(*tenant).await?;
+        }
+        find_version(tx, *tenant, &plugin, *number).await
+    })
+}
+
+/// A candidate to be.
+struct Start {
+    tenant: TenantId,
+    plugin: String,
+    kind: Kind,
+    version: u32,
+    terms: String,
+    act: Act,
+}
+
+fn start_rollout<'a>(tx: &'a mut Transaction<'_>, start: &'a Start) -> BoxFuture<'a, Result<Rollout>> {
+    Box::pin(async move {
+        let Start { tenant, plugin: name, kind, version, terms, act } = start;
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let candidate = find_version(tx, *tenant, &plugin, *version).await?;
+        if candidate.retired {
+            return Err(conflict(name, "the version is retired"));
+        }
+        match plugin.active {
+            None => return Err(conflict(name, "no version is active; there is nothing to compare with")),
+            Some(active) if active == *version => return Err(conflict(name, "the version is the active one")),
+            Some(_) => {}
+        }
+        if find_rollout(tx, *tenant, plugin.id, *kind).await?.is_some() {
+            return Err(conflict(name, "a candidate of this kind is under way; stop it first"));
+        }
+        let number = note(tx, *tenant, plugin.id, (actions(*kind).0, *version), act, terms).await?;
+        let Act { author, at } = act.clone();
+        let sql = "INSERT INTO rollouts (tenant, plugin, kind, number, version, author, started, terms, tally)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let tally = Tally::default();
+        tx.execute(sql, |args| {
+            args.int(tenant.0).int(plugin.id.0).int(kind_number(*kind)).int(number).int(i64::from(*version));
+            args.text(&author).int(at.0).text(terms).text(&tally_text(&tally));
+        })
+        .await?;
+        tx.settings_changed(*tenant).await?;
+        let (plugin, kind, version, terms) = (plugin.id, *kind, *version, terms.clone());
+        Ok(Rollout { plugin, kind, number, version, author, started: at, terms, tally })
+    })
+}
+
+type Count = (TenantId, PluginId, Kind, i64, Tally);
+
+fn count_rollout<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, plugin, kind, number, more): &'a Count,
+) -> BoxFuture<'a, Result<Option<Rollout>>> {
+    Box::pin(async move {
+        let found = find_rollout(tx, *tenant, *plugin, *kind).await?.filter(|rollout| rollout.number == *number);
+        let Some(mut rollout) = found else { return Ok(None) };
+        rollout.tally.add(more);
+        let sql = "UPDATE rollouts SET tally = ? WHERE tenant = ? AND plugin = ? AND kind = ?";
+        let text = tally_text(&rollout.tally);
+        tx.execute(sql, |args| _ = args.text(&text).int(tenant.0).int(plugin.0).int(kind_number(*kind))).await?;
+        Ok(Some(rollout))
+    })
+}
+
+fn end_rollout<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, kind, end): &'a (TenantId, String, Kind, Ending),
+) -> BoxFuture<'a, Result<Option<Rollout>>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let found = find_rollout(tx, *tenant, plugin.id, *kind).await?;
+        let found = found.filter(|rollout| end.number.is_none_or(|number| number == rollout.number));
+        let Some(rollout) = found else { return Ok(None) };
+        let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND kind = ?";
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(kind_number(*kind))).await?;
+        let detail = end_text(&end.detail, &rollout.tally);
+        note(tx, *tenant, plugin.id, (actions(*kind).1, rollout.version), &end.act, &detail).await?;
+        if end.promote {
+            make_active(tx, *tenant, plugin, (Action::Activated, rollout.version), &end.act).await?;
+        } else {
+            tx.settings_changed(*tenant).await?;
+        }
+        Ok(Some(rollout))
+    })
+}
