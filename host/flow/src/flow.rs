@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bulkhead_domain::clock::Clock;
+use bulkhead_domain::policy::ceiling::Ceiling;
 use bulkhead_domain::policy::limits::Limits;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_sandbox::Sandbox;
@@ -48,6 +49,8 @@ pub struct Options {
     pub descendants: u32,
     /// What any plugin may use.
     pub ceiling: Limits,
+    /// What any plugin may be granted at most.
+    pub grants: Ceiling,
     /// What tenants may use whose own quotas are unset.
     pub quotas: Quotas,
     /// Of dispatch.
@@ -116,7 +119,8 @@ impl Flow {
         let fences = Arc::new(ArcSwap::from_pointee(Held::default()));
         let wakes = dispatch::Handle::new(store.host_shards(), Arc::clone(&fences), bus);
         let limiter = Limiter::new(options.quotas, Arc::clone(&store), Arc::clone(&clock), wakes.clone(), shared);
-        let directory = Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling));
+        let directory =
+            Arc::new(Directory::new(Arc::clone(&store), vault, options.ceiling).with_grants(options.grants));
         let outbox: Arc<dyn Deliveries> = Arc::<dyn bulkhead_store::Backend>::clone(&store);
         let sinks: Arc<dyn SinkDirectory> = Arc::<Directory>::clone(&directory);
         let previewer = Previewer {
@@ -130,7 +134,7 @@ impl Flow {
         let sandbox = sandbox.with_outbound(Arc::new(requests));
         let delivering = Deliver::new(options.deliver, outbox, sinks, outlets, Arc::clone(&clock), Arc::clone(&fences));
         let deliver = delivering.handle();
-        let dispatching = Arc::new(Dispatch::new(
+        let dispatching = Dispatch::new(
             wakes.clone(),
             Arc::clone(&store),
             sandbox,
@@ -142,7 +146,8 @@ impl Flow {
             options.dispatch,
             Arc::clone(&fences),
             effect_secret,
-        ));
+        );
+        let dispatching = Arc::new(dispatching.shadowed(previewer.clone()));
         let node = options.keeper.node.clone();
         let keeper = Arc::new(Keeper::new(
             options.keeper,

@@ -39,6 +39,7 @@ use crate::dispatch::overlay;
 use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Run;
 use crate::dispatch::pipeline::Sessions;
+use crate::dispatch::recorder;
 use crate::tenants::Directory;
 use crate::tenants::TenantView;
 
@@ -197,7 +198,8 @@ impl Previewer {
         })
     }
 
-    fn shared(&self, view: Arc<TenantView>) -> Shared {
+    /// What its runs share: nothing goes out, nothing is recorded.
+    pub(crate) fn shared(&self, view: Arc<TenantView>) -> Shared {
         Shared {
             view,
             sandbox: self.sandbox.clone(),
@@ -209,6 +211,7 @@ impl Previewer {
             hops_max: u16::MAX,
             slice: Duration::MAX,
             shards: self.store.host_shards(),
+            recorder: recorder::Options::OFF,
         }
     }
 

@@ -20,6 +20,7 @@ use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::Shard;
+use bulkhead_domain::policy::rollout::Counts;
 use bulkhead_domain::policy::verdict::Failure;
 use bulkhead_domain::policy::verdict::OnFailure;
 use bulkhead_domain::policy::verdict::Outcome;
@@ -32,6 +33,8 @@ use bulkhead_sandbox::Plugin;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
 use bulkhead_store::log::NewEvent;
+use bulkhead_store::recordings::Recorded;
+use bulkhead_store::releases::Tally;
 use bulkhead_store::work::Batch;
 use bulkhead_store::work::Commit;
 use bulkhead_store::work::Due;
@@ -49,7 +52,12 @@ use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Ran;
 use crate::dispatch::pipeline::Run;
 use crate::dispatch::pipeline::Sessions;
+use crate::dispatch::recorder;
+use crate::dispatch::shadow;
+use crate::dispatch::shadow::Did;
+use crate::dispatch::shadow::Sample;
 use crate::tenants::ActivePlugin;
+use crate::tenants::Candidate;
 use crate::tenants::TenantView;
 
 /// Bytes of effects after which a batch ends early: what one transaction can hold without holding the others up.
@@ -79,6 +87,8 @@ pub struct Shared {
     pub slice: Duration,
     /// How many shards there are.
     pub shards: u16,
+    /// What may be recorded.
+    pub recorder: recorder::Options,
 }
 
 impl Shared {
@@ -111,6 +121,12 @@ pub struct Done {
     pub cost: Duration,
     /// Rules whose `where` took too long.
     pub over_budget: Vec<String>,
+    /// What candidates came to, by plugin.
+    pub tallies: BTreeMap<String, Tally>,
+    /// Runs that shadows make again.
+    pub samples: Vec<Sample>,
+    /// How many runs were none of these, by plugin.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 /// A batch under way.
@@ -127,6 +143,9 @@ pub struct Execution {
     usage: BTreeMap<(String, String), UsageDelta>,
     effect_bytes: usize,
     over_budget: Vec<String>,
+    tallies: BTreeMap<String, Tally>,
+    samples: Vec<Sample>,
+    left_out: BTreeMap<String, u64>,
 }
 
 impl Execution {
@@ -150,6 +169,11 @@ impl Execution {
             runs: Vec::new(),
             unfinished: Vec::new(),
             usage: Vec::new(),
+            recordings: Recorded {
+                new: Vec::new(),
+                count_max: shared.recorder.count_max,
+                bytes_max: shared.recorder.bytes_max,
+            },
         };
         Self {
             shared,
@@ -162,6 +186,9 @@ impl Execution {
             usage: BTreeMap::new(),
             effect_bytes: 0,
             over_budget: Vec::new(),
+            tallies: BTreeMap::new(),
+            samples: Vec::new(),
+            left_out: BTreeMap::new(),
         }
     }
 
@@ -193,8 +220,16 @@ impl Execution {
         self.commit.unfinished = self.puts;
         self.commit.unfinished.append(&mut self.ends);
         self.commit.usage = self.usage.into_values().collect();
-        let (sessions, over_budget) = (self.sessions, self.over_budget);
-        Done { commit: self.commit, more, sessions, cost: began.elapsed(), over_budget }
+        Done {
+            commit: self.commit,
+            more,
+            sessions: self.sessions,
+            cost: began.elapsed(),
+            over_budget: self.over_budget,
+            tallies: self.tallies,
+            samples: self.samples,
+            left_out: self.left_out,
+        }
     }
 
     fn full(&self, began: Instant) -> bool {
@@ -259,6 +294,7 @@ impl Execution {
                 rule_set: view.rules.number(),
                 since: self.shared.now,
                 updated: self.shared.now,
+                pins: BTreeMap::new(),
             };
             if key.is_some_and(|key| self.blocked.contains(&(rule.name().to_owned(), key.to_owned()))) {
                 let run = fresh(Waiting::Blocked, None);
@@ -290,7 +326,9 @@ impl Execution {
             logs: Vec::new(),
             plugin: None,
             missing: None,
+            versions: BTreeMap::new(),
             used: BTreeMap::new(),
+            recordings: Vec::new(),
         };
         self.end(rule, event, None, share, None, ran);
     }
@@ -305,7 +343,12 @@ impl Execution {
         before: Option<&Unfinished>,
     ) -> bool {
         let attempt = before.map_or(0, |run| run.attempts) + 1;
-        let mut ran = Run::new(&self.shared, &mut self.sessions, &self.state, rule, event, attempt).go();
+        let mut run = Run::new(&self.shared, &mut self.sessions, &self.state, rule, event, attempt);
+        if let Some(before) = before {
+            run = run.begun_with(&before.pins);
+        }
+        let mut ran = run.go();
+        self.sample(rule, event, attempt, &ran);
         if ran.outcome == Outcome::Done
             && let Err(failure) = self.apply(rule, event, key, share, &ran.effects)
         {
@@ -424,11 +467,15 @@ impl Execution {
         };
         let Failure { code, reason, .. } = failure.unwrap_or_else(|| Failure::new("", ""));
         self.account(rule, state, &ran);
+        self.tally(state, &ran);
         let waiting = match verdict {
             Verdict::Retry(wait) => Some(Waiting::Retry(self.shared.now.after(wait))),
             Verdict::Park => Some(Waiting::Parked),
             Verdict::Commit | Verdict::Drop => None,
         };
+        // They count as effects do, so that the transaction stays as small.
+        self.effect_bytes += ran.recordings.iter().map(|new| new.body.len()).sum::<usize>();
+        self.commit.recordings.new.extend(ran.recordings);
         self.commit.runs.push(RunRecord {
             position: event.position,
             event: event.event.event_key(),
@@ -461,6 +508,8 @@ impl Execution {
                 rule_set: before.map_or_else(|| self.shared.view.rules.number(), |run| run.rule_set),
                 since: before.map_or(self.shared.now, |run| run.since),
                 updated: self.shared.now,
+                // Who redrives a parked run has mended something: it begins anew.
+                pins: if waiting == Waiting::Parked { BTreeMap::new() } else { ran.versions },
             }),
             None if before.is_some() => {
                 self.ends.push(UnfinishedChange::End { position: event.position, rule: rule.name().to_owned() });
@@ -497,7 +546,53 @@ impl Execution {
         });
         let (now, attempts) = (self.shared.now, run.attempts + 1);
         let Failure { code, reason, .. } = failure;
-        self.put(Unfinished { waiting: Waiting::Parked, attempts, code, reason, updated: now, ..run.clone() });
+        let pins = BTreeMap::new();
+        self.put(Unfinished { waiting: Waiting::Parked, attempts, code, reason, updated: now, pins, ..run.clone() });
+    }
+
+    /// Keeps a run to be made again by a shadow of one of its plugins.
+    fn sample(&mut self, rule: &Rule, event: &Logged, attempt: u32, ran: &Ran) {
+        let view = Arc::clone(&self.shared.view);
+        let is_shadowed = |(plugin, version): &(&String, &u32)| {
+            let active = view.plugins.get(*plugin).is_some_and(|active| active.version == **version);
+            let has = |shadow: &Candidate| shadow.terms.slice.has(shadow.plugin.id, &event.event);
+            active && view.shadows.get(*plugin).is_some_and(has)
+        };
+        let Some((plugin, _)) = ran.versions.iter().find(is_shadowed) else { return };
+        // A further attempt saw what the ones before left behind; and a batch has no time to copy much.
+        if attempt > 1 || self.samples.len() >= shadow::SAMPLES_MAX {
+            return self.left_out(plugin);
+        }
+        self.samples.push(Sample {
+            plugin: plugin.clone(),
+            rule: rule.name().to_owned(),
+            event: event.clone(),
+            now: self.shared.now,
+            state: self.state.found(),
+            did: Did::new(ran, plugin, self.state.written()),
+        });
+    }
+
+    fn left_out(&mut self, plugin: &str) {
+        *self.left_out.entry(plugin.to_owned()).or_default() += 1;
+    }
+
+    /// Counts an attempt for the candidates of the plugins that it called.
+    fn tally(&mut self, state: RunState, ran: &Ran) {
+        for (plugin, version) in &ran.versions {
+            let Some(canary) = self.shared.view.canaries.get(plugin) else { continue };
+            let tally = self.tallies.entry(plugin.clone()).or_default();
+            let is_candidate = *version == canary.plugin.version;
+            let used = ran.used.get(plugin);
+            let at_fault = state != RunState::Done && ran.plugin.as_ref().is_some_and(|(last, _)| last == plugin);
+            let counts = if is_candidate { &mut tally.candidate } else { &mut tally.active };
+            counts.add(&Counts {
+                runs: 1,
+                failed: u64::from(at_fault),
+                fuel: used.map_or(0, |used| used.fuel),
+                micros: used.map_or(0, |used| u64::try_from(used.duration.as_micros()).unwrap_or(u64::MAX)),
+            });
+        }
     }
 
     fn account(&mut self, rule: &Rule, state: RunState, ran: &Ran) {

@@ -10,12 +10,15 @@
 //! The store is the authority on everything: on a commit whose outcome is unknown, the next `read_batch` says by its
 //! cursor what happened. Does not accept events (inbox), send anything (deliver), or decide policy (domain).
 //!
-//! Reading order: [`batch`], [`pipeline`], [`overlay`], [`workers`].
+//! Reading order: [`batch`], [`pipeline`], [`overlay`], [`recorder`], `rollouts`, [`shadow`], [`workers`].
 
 pub mod batch;
 mod chain;
 pub mod overlay;
 pub mod pipeline;
+pub mod recorder;
+mod rollouts;
+pub mod shadow;
 pub mod workers;
 
 use std::collections::HashMap;
@@ -57,9 +60,12 @@ use crate::dispatch::batch::Execution;
 use crate::dispatch::batch::Shared;
 use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Sessions;
+use crate::dispatch::rollouts::Rollouts;
+use crate::dispatch::shadow::Shadows;
 use crate::dispatch::workers::Workers;
 use crate::live::Live;
 use crate::outbound::Origins;
+use crate::preview::Previewer;
 use crate::quota::Limiter;
 use crate::schedule::Left;
 use crate::schedule::Schedule;
@@ -88,6 +94,8 @@ pub struct Options {
     pub state_cache_bytes: u64,
     /// A rule whose `where` took too long in this many events in a row is switched off.
     pub over_budget_max: u32,
+    /// What may be recorded of plugins' calls.
+    pub recorder: recorder::Options,
 }
 
 impl Default for Options {
@@ -101,6 +109,7 @@ impl Default for Options {
             hops_max: 16,
             state_cache_bytes: 32 << 20,
             over_budget_max: 20,
+            recorder: recorder::Options::default(),
         }
     }
 }
@@ -230,6 +239,8 @@ pub struct Dispatch {
     workers: Workers,
     warm: Mutex<HashMap<Turn, Warm>>,
     over_budget: Mutex<HashMap<(TenantId, String), u32>>,
+    rollouts: Rollouts,
+    shadows: Option<Shadows>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -268,8 +279,17 @@ impl Dispatch {
             workers,
             warm: Mutex::default(),
             over_budget: Mutex::default(),
+            rollouts: Rollouts::default(),
+            shadows: None,
             cancelled: Arc::default(),
         }
+    }
+
+    /// The same with candidates that run beside active versions, in what `previewer` runs in.
+    #[must_use]
+    pub fn shadowed(mut self, previewer: Previewer) -> Self {
+        self.shadows = Some(Shadows::new(previewer));
+        self
     }
 
     /// Works until `stop`, then ends the turns under way. `stop_now` ends guests at their next tick.
@@ -295,7 +315,12 @@ impl Dispatch {
                 }
             });
         }
+        let shadows = tokio::spawn(Arc::clone(&self).run_shadows(stop.clone()));
+        let watch = tokio::spawn(Arc::clone(&self).watch_rollouts(stop));
         while turns.join_next().await.is_some() {}
+        // The last word of what was committed, so that a stop loses no counts.
+        let _ = (watch.await, shadows.await);
+        self.judge_rollouts().await;
     }
 
     /// One batch of one tenant, from reading to commit.
@@ -341,6 +366,9 @@ impl Dispatch {
             if !self.handle.schedule.may_go_on(turn.tenant) {
                 return Ok((cost, Left::More));
             }
+            let begun = batch.due.iter().flat_map(|due| &due.run.pins);
+            let begun: Vec<_> = begun.map(|(plugin, version)| (plugin.as_str(), *version)).collect();
+            self.directory.pin(&view, begun).await?;
             let Some(done) = self.execute(turn, fence, now, batch, Arc::clone(&view)).await else {
                 tracing::error!(tenant = %view.tenant.name, "a batch panicked; it runs again");
                 metrics::counter!("bulkhead_host_panics_total").increment(1);
@@ -385,14 +413,15 @@ impl Dispatch {
             hops_max: self.options.hops_max,
             slice: self.options.slice,
             shards: self.handle.shards,
+            recorder: self.options.recorder,
         };
         metrics::histogram!("bulkhead_batch_events").record(batch.events.len() as f64);
         let execution = Execution::new(shared, state, sessions, turn.shard, fence);
         self.workers.run(move || execution.go(&batch)).await
     }
 
-    async fn commit(&self, turn: Turn, view: &TenantView, done: Done) -> bulkhead_store::Result<Committed> {
-        let Done { mut commit, sessions, over_budget, .. } = done;
+    async fn commit(&self, turn: Turn, view: &Arc<TenantView>, done: Done) -> bulkhead_store::Result<Committed> {
+        let Done { mut commit, sessions, over_budget, tallies, samples, left_out, .. } = done;
         let ended = self.clock.now();
         for run in &mut commit.runs {
             run.ended = ended;
@@ -432,6 +461,8 @@ impl Dispatch {
                 for (state, number) in counts {
                     metrics::counter!("bulkhead_runs_total", "state" => state).increment(number);
                 }
+                self.rollouts.add(view, tallies);
+                self.shadow(view, samples, left_out);
                 self.watch_budget(view, over_budget).await;
             }
             // Whatever was read may be stale, and what was written may or may not be there.
@@ -456,9 +487,13 @@ impl Dispatch {
     }
 
     fn keep_warm(&self, turn: Turn, view: &TenantView, mut sessions: Sessions) {
-        let warm =
-            |plugin: &str| view.plugins.get(plugin).is_some_and(|plugin| plugin.setup.policy == InstancePolicy::Warm);
-        sessions.retain(|plugin, _| warm(plugin));
+        // Versions that only runs of before are on are not needed for long.
+        let warm = |plugin: &str, version: u32| {
+            let under_way = view.canaries.get(plugin).map(|canary| &*canary.plugin);
+            let mut known = [view.plugins.get(plugin), under_way].into_iter().flatten();
+            known.any(|known| known.version == version && known.setup.policy == InstancePolicy::Warm)
+        };
+        sessions.retain(|(plugin, version), _| warm(plugin, *version));
         if !sessions.is_empty() {
             let warm = Warm { sessions, settings: view.tenant.settings, used: Instant::now() };
             self.warm.lock().unwrap_or_else(PoisonError::into_inner).insert(turn, warm);
@@ -494,17 +529,28 @@ impl Dispatch {
         tracing::warn!(tenant = %view.tenant.name, rule, "a rule is switched off: its `where` takes too long");
         self.store.pause_rule(view.tenant.id, rule, true).await?;
         self.directory.invalidate(view.tenant.id).await;
-        let now = self.clock.now();
-        let id = uuid::Uuid::now_v7().to_string();
         let data = serde_json::json!({
             "rule": rule,
             "reason": "its `where` took more steps than an expression may take, again and again",
             "next": "simplify the expression, then resume the rule",
         });
+        self.tell(view.tenant.id, "bulkhead.rule.paused", rule, &data).await
+    }
+
+    /// Tells a tenant something by an event of the host's own.
+    async fn tell(
+        &self,
+        tenant: TenantId,
+        kind: &str,
+        about: &str,
+        data: &serde_json::Value,
+    ) -> bulkhead_store::Result<()> {
+        let now = self.clock.now();
+        let id = uuid::Uuid::now_v7().to_string();
         let event = Event {
             source: "/bulkhead".to_owned(),
-            kind: "bulkhead.rule.paused".to_owned(),
-            subject: Some(rule.to_owned()),
+            kind: kind.to_owned(),
+            subject: Some(about.to_owned()),
             time: now,
             key: None,
             correlation: id.clone(),
@@ -514,12 +560,12 @@ impl Dispatch {
             attributes: Vec::new(),
             id,
         };
-        let shard = Shard::of(view.tenant.id, rule, self.handle.shards, 1);
+        let shard = Shard::of(tenant, about, self.handle.shards, 1);
         let lineage = Lineage { hops: 0, budget: 0 };
-        let new = NewEvent { tenant: view.tenant.id, shard, recorded: now, lineage, event };
+        let new = NewEvent { tenant, shard, recorded: now, lineage, event };
         self.store.host_append(vec![new]).await?;
-        self.handle.wake(view.tenant.id, &[shard]);
-        self.live.tick(view.tenant.id);
+        self.handle.wake(tenant, &[shard]);
+        self.live.tick(tenant);
         Ok(())
     }
 }

@@ -99,6 +99,23 @@ impl Overlay {
         std::mem::take(&mut self.lock().run).into_values().collect()
     }
 
+    /// State as the present run found it, as far as the batch knows it.
+    pub fn found(&self) -> Vec<((PluginId, String), Option<Versioned>)> {
+        let layers = self.lock();
+        let mut found: HashMap<Key, Option<Versioned>> =
+            layers.base.iter().map(|(at, held)| (at.clone(), held.clone())).collect();
+        for (at, write) in &layers.batch {
+            let held = write.value.clone().map(|value| Versioned { value, version: 0, expires: write.expires });
+            found.insert(at.clone(), held);
+        }
+        found.into_iter().collect()
+    }
+
+    /// What the present run has written so far.
+    pub fn written(&self) -> Vec<StateWrite> {
+        self.lock().run.values().cloned().collect()
+    }
+
     /// What the batch read and wrote. Leaves nothing.
     pub fn take(&self) -> (Vec<StateRead>, Vec<StateWrite>) {
         let layers = std::mem::take(&mut *self.lock());
@@ -156,6 +173,14 @@ impl StateReader for Overlay {
             None => self.base(plugin, key)?.map(|held| Held { value: held.value, expires: held.expires }),
         };
         Ok(held.filter(|held| held.expires.is_none_or(|expires| expires > self.now)))
+    }
+
+    fn version(&self, plugin: PluginId, key: &str) -> Option<i64> {
+        let at = (plugin, key.to_owned());
+        let layers = self.lock();
+        let is_written = layers.run.contains_key(&at) || layers.batch.contains_key(&at);
+        let held = layers.base.get(&at).filter(|_| !is_written)?.as_ref()?;
+        Some(held.version)
     }
 
     fn keys(

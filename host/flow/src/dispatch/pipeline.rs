@@ -9,13 +9,16 @@ use std::time::Duration;
 use bulkhead_domain::effect::Delivery;
 use bulkhead_domain::effect::Effect;
 use bulkhead_domain::effect::EffectSeed;
+use bulkhead_domain::effect::Level;
 use bulkhead_domain::effect::LogLine;
 use bulkhead_domain::event::Draft;
 use bulkhead_domain::event::Event;
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::RunId;
 use bulkhead_domain::policy::verdict::Failure;
 use bulkhead_domain::policy::verdict::Outcome;
+use bulkhead_domain::recording::Duty;
 use bulkhead_domain::rule::condition::Condition;
 use bulkhead_domain::rule::condition::Truth;
 use bulkhead_domain::rule::definition::Rule;
@@ -23,14 +26,18 @@ use bulkhead_domain::rule::scope::Scope;
 use bulkhead_domain::rule::step::Action;
 use bulkhead_sandbox::Attempt;
 use bulkhead_sandbox::Call;
-use bulkhead_sandbox::Record;
 use bulkhead_sandbox::Session;
 use bulkhead_sandbox::StateReader;
+use bulkhead_store::recordings::NewRecording;
 use bytes::Bytes;
 
 use crate::dispatch::batch::Shared;
 use crate::dispatch::overlay::Overlay;
+use crate::dispatch::recorder;
+use crate::dispatch::recorder::Plan;
 use crate::inbox::codec;
+use crate::tenants::ActivePlugin;
+use crate::tenants::Gone;
 
 /// Documents that one run may have on its way at a time: what transformers split into.
 const ITEMS_MAX: usize = 1_000;
@@ -50,8 +57,12 @@ pub struct Ran {
     pub plugin: Option<(String, u32)>,
     /// The plugin that it needs and that has no active version.
     pub missing: Option<String>,
+    /// The versions of all plugins called.
+    pub versions: BTreeMap<String, u32>,
     /// What each plugin used.
     pub used: BTreeMap<String, Used>,
+    /// Calls that were recorded.
+    pub recordings: Vec<NewRecording>,
 }
 
 /// What one plugin used in one run.
@@ -65,8 +76,8 @@ pub struct Used {
     pub units: BTreeMap<String, f64>,
 }
 
-/// The sessions of a batch, by plugin.
-pub type Sessions = BTreeMap<String, Session>;
+/// The sessions of a batch, by plugin and version.
+pub type Sessions = BTreeMap<(String, u32), Session>;
 
 /// One run under way.
 pub struct Run<'a> {
@@ -76,6 +87,8 @@ pub struct Run<'a> {
     rule: &'a Rule,
     event: &'a Logged,
     attempt: u32,
+    /// The versions that it began with.
+    begun: Option<&'a BTreeMap<String, u32>>,
     ran: Ran,
     log_bytes: usize,
 }
@@ -99,9 +112,17 @@ impl<'a> Run<'a> {
             logs: Vec::new(),
             plugin: None,
             missing: None,
+            versions: BTreeMap::new(),
             used: BTreeMap::new(),
+            recordings: Vec::new(),
         };
-        Self { shared, sessions, state, rule, event, attempt, ran, log_bytes: 0 }
+        Self { shared, sessions, state, rule, event, attempt, begun: None, ran, log_bytes: 0 }
+    }
+
+    /// It is a further attempt of a run that began with these versions.
+    pub const fn begun_with(mut self, versions: &'a BTreeMap<String, u32>) -> Self {
+        self.begun = Some(versions);
+        self
     }
 
     /// Goes through the steps. A failed run keeps none of its effects.
@@ -191,12 +212,12 @@ impl<'a> Run<'a> {
             }
             Action::Handle(handle) => {
                 let seed = seed();
-                self.call(&handle.plugin, &item, seed, |session, call| session.handle(call))?;
+                self.call(&handle.plugin, &item, seed, (number, place), Duty::Handle)?;
                 next.push(item);
             }
             Action::Transform(transform) => {
                 let seed = seed();
-                let drafts = self.call(&transform.plugin, &item, seed, |session, call| session.transform(call))?;
+                let drafts = self.call(&transform.plugin, &item, seed, (number, place), Duty::Transform)?;
                 next.extend(drafts.into_iter().map(|draft| Cow::Owned(with_draft(&item, draft))));
             }
         }
@@ -223,22 +244,28 @@ impl<'a> Run<'a> {
         plugin: &str,
         item: &Event,
         seed: EffectSeed,
-        invoke: impl FnOnce(&mut Session, &Call<'_>) -> Attempt,
+        (step, place): (usize, usize),
+        duty: Duty,
     ) -> Result<Vec<Draft>, Outcome> {
         let shared = self.shared;
-        let Some(active) = shared.view.plugins.get(plugin) else {
+        let Some(active) = self.version(plugin) else {
             let reason = format!("plugin `{plugin}` does not exist in this tenant or has no active version");
             self.ran.missing = Some(plugin.to_owned());
             return Err(Outcome::Rejected(Failure::new("plugin:missing", reason)));
         };
         self.ran.plugin = Some((plugin.to_owned(), active.version));
-        if !self.sessions.contains_key(plugin) {
+        self.ran.versions.insert(plugin.to_owned(), active.version);
+        let active = &*active;
+        let named = (plugin.to_owned(), active.version);
+        if !self.sessions.contains_key(&named) {
             let loaded = shared.load(active).map_err(Outcome::Failed)?;
-            self.sessions.insert(plugin.to_owned(), shared.sandbox.session(&loaded, Arc::clone(&active.setup)));
+            self.sessions.insert(named.clone(), shared.sandbox.session(&loaded, Arc::clone(&active.setup)));
         }
-        let Some(session) = self.sessions.get_mut(plugin) else {
+        let Some(session) = self.sessions.get_mut(&named) else {
             return Err(Outcome::Failed(Failure::new("host:session", "the session is gone")));
         };
+        let run = RunId::of(self.event.event.event_key(), self.rule.name());
+        let plan = Plan::new(&shared.recorder, active, run, self.attempt);
         let state: Arc<dyn StateReader> = Arc::clone(self.state) as Arc<dyn StateReader>;
         let call = Call {
             event: item,
@@ -249,9 +276,14 @@ impl<'a> Run<'a> {
             first_ordinal: 0,
             state: &state,
             cancelled: &shared.cancelled,
-            record: Record::NOTHING,
+            record: plan.record(),
         };
-        let attempt = invoke(session, &call);
+        let attempt = session.call(&call, duty);
+        if plan.wants(&attempt.outcome, self.ran.recordings.len()) {
+            let made =
+                recorder::Made { session, plugin: active, call: &call, duty, step, item: place, attempt: &attempt };
+            self.ran.recordings.push(recorder::record(shared, plan, self.event.position, &made));
+        }
         self.account(plugin, &attempt);
         match attempt.outcome {
             Outcome::Done => {
@@ -264,6 +296,26 @@ impl<'a> Run<'a> {
                 Ok(attempt.drafts)
             }
             outcome => Err(outcome),
+        }
+    }
+
+    /// The version that the run began with, if it stays on it; else the one that new runs over its event use.
+    fn version(&mut self, plugin: &str) -> Option<Cow<'a, ActivePlugin>> {
+        let present = self.shared.view.version_for(plugin, &self.event.event)?;
+        let begun = self.ran.versions.get(plugin).or_else(|| self.begun?.get(plugin)).copied();
+        match begun.filter(|begun| *begun != present.version) {
+            None => Some(Cow::Borrowed(present)),
+            Some(begun) => match self.shared.view.version_begun(plugin, begun) {
+                Ok(Some(begun)) => Some(Cow::Owned(ActivePlugin::clone(&begun))),
+                Ok(None) => Some(Cow::Borrowed(present)),
+                Err(Gone) => {
+                    let message =
+                        format!("began with version {begun}, which is out of use; goes on with {}", present.version);
+                    let fields = vec![("plugin".to_owned(), plugin.to_owned())];
+                    self.ran.logs.push(LogLine { level: Level::Info, message, fields });
+                    Some(Cow::Borrowed(present))
+                }
+            },
         }
     }
 

@@ -21,6 +21,7 @@ use bulkhead_flow::Options;
 use bulkhead_flow::Parts;
 use bulkhead_flow::deliver;
 use bulkhead_flow::dispatch;
+use bulkhead_flow::dispatch::recorder;
 use bulkhead_flow::egress::Egress;
 use bulkhead_flow::egress::EgressOptions;
 use bulkhead_flow::inbox;
@@ -31,6 +32,7 @@ use bulkhead_flow::sink::file::Files;
 use bulkhead_flow::vault::Kek;
 use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Compiler;
+use bulkhead_sandbox::Exports;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
 use bulkhead_store::catalogue::NewVersion;
@@ -43,13 +45,16 @@ use bulkhead_store::work::ParkedFilter;
 use bulkhead_store::work::RunQuery;
 use bulkhead_store::work::RunState;
 use bulkhead_store::work::RunView;
+use bulkhead_store::releases::Act;
+use bulkhead_store::releases::Switch;
 use serde_json::Value;
 
 pub struct Host {
     pub flow: Flow,
-    store: Store,
+    pub store: Store,
     sqlite: Sqlite,
-    sandbox: Sandbox,
+    pub sandbox: Sandbox,
+    recorder: recorder::Options,
     folder: tempfile::TempDir,
 }
 
@@ -57,14 +62,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Host {
     pub async fn start() -> Self {
+        Self::recording(recorder::Options::default()).await
+    }
+
+    /// Starts one that records so much.
+    pub async fn recording(recorder: recorder::Options) -> Self {
         let folder = tempfile::tempdir().expect("because there is room");
         let options = bulkhead_sandbox::Options::new(folder.path().join("artefacts"), [1; 32]);
         let options = bulkhead_sandbox::Options { compiler: Compiler::InProcess, ..options };
         let sandbox = Sandbox::open(options).expect("because the pool fits");
-        Self::on(folder, sandbox).await
+        Self::on(folder, sandbox, recorder).await
     }
 
-    async fn on(folder: tempfile::TempDir, sandbox: Sandbox) -> Self {
+    async fn on(folder: tempfile::TempDir, sandbox: Sandbox, recorder: recorder::Options) -> Self {
         let sqlite = Sqlite::open(sqlite::Options::new(folder.path().join("store.db")));
         let sqlite = sqlite.await.expect("because nobody else has it open");
         let store: Store = Arc::new(sqlite.clone());
@@ -84,8 +94,9 @@ impl Host {
             inbox: inbox::Limits::default(),
             descendants: 1_000,
             ceiling: Limits::default(),
+            grants: bulkhead_domain::policy::ceiling::Ceiling::default(),
             quotas: Default::default(),
-            dispatch: dispatch::Options::default(),
+            dispatch: dispatch::Options { recorder, ..dispatch::Options::default() },
             deliver: deliver::Options::default(),
             keeper: keeper::Options {
                 node: "test".to_owned(),
@@ -96,7 +107,7 @@ impl Host {
             },
         };
         let flow = Flow::start(options, parts).await.expect("because the store works");
-        Self { flow, store, sqlite, sandbox, folder }
+        Self { flow, store, sqlite, sandbox, recorder, folder }
     }
 
     pub async fn stop(self) {
@@ -105,8 +116,9 @@ impl Host {
 
     /// Ends the flow at once, whatever it was at, and starts another on what the store has.
     pub async fn restart(self) -> Self {
+        let recorder = self.recorder;
         let (folder, sandbox) = self.end().await;
-        Self::on(folder, sandbox).await
+        Self::on(folder, sandbox, recorder).await
     }
 
     async fn end(self) -> (tempfile::TempDir, Sandbox) {
@@ -129,26 +141,50 @@ impl Host {
 
     /// Installs an example plugin and activates it, with everything granted that it asks for.
     pub async fn plugin(&self, tenant: &Tenant, name: &str, config: &Value) {
+        let grants = serde_json::json!({"emit": ["**"], "deliver": ["*"]});
+        self.install(tenant, name, &serde_json::json!({}), &grants).await;
+        self.store.set_config(tenant.id, name, &config.to_string()).await.expect("because it is there");
+        self.changed(tenant).await;
+    }
+
+    /// Installs an example plugin and activates it, with this manifest and these grants. Says what it exports.
+    pub async fn install(&self, tenant: &Tenant, name: &str, manifest: &Value, grants: &Value) -> Exports {
+        let (version, exports) = self.add(tenant, name, name, manifest, grants).await;
+        let switch = Switch::to(version, Act::by("test", SystemClock.now()));
+        self.store.switch_version(tenant.id, name, &switch).await.expect("because it is there");
+        self.changed(tenant).await;
+        exports
+    }
+
+    /// Adds an example plugin's component as a version of a plugin, with this manifest and these grants. Says its number
+    /// and what it exports.
+    pub async fn add(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        component: &str,
+        manifest: &Value,
+        grants: &Value,
+    ) -> (u32, Exports) {
         let folder = std::env::var_os("BULKHEAD_PLUGINS")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"), PathBuf::from);
-        let path = folder.join(format!("{name}.wasm"));
+        let path = folder.join(format!("{component}.wasm"));
         let wasm = std::fs::read(&path)
             .unwrap_or_else(|error| panic!("{} is not there ({error}); `cargo xtask test` builds it", path.display()));
         let inspection = self.sandbox.inspect(&wasm).expect("because it is a plugin");
-        let grants = serde_json::json!({"emit": ["**"], "deliver": ["*"]});
         let version = NewVersion {
             digest: inspection.digest,
             wasm: wasm.into(),
-            manifest: "{}".to_owned(),
+            manifest: manifest.to_string(),
             inspection: "{}".to_owned(),
             grants: grants.to_string(),
             author: "test".to_owned(),
+            approves: false,
+            signature: None,
         };
         let (version, _) =
             self.store.add_version(tenant.id, name, &version, SystemClock.now()).await.expect("because it is new");
-        self.store.activate(tenant.id, name, version.number).await.expect("because it is there");
-        self.store.set_config(tenant.id, name, &config.to_string()).await.expect("because it is there");
-        self.changed(tenant).await;
+        (version.number, inspection.exports)
     }
 
     pub async fn sink(&self, tenant: &Tenant, name: &str, spec: &Value) {
@@ -171,7 +207,7 @@ impl Host {
         self.changed(tenant).await;
     }
 
-    async fn changed(&self, tenant: &Tenant) {
+    pub async fn changed(&self, tenant: &Tenant) {
         self.flow.directory.invalidate(tenant.id).await;
         self.flow.dispatch.wake_tenant(tenant.id);
         self.flow.deliver.wake();

@@ -3,6 +3,8 @@
 
 mod fixture;
 mod quotas;
+mod recorder;
+mod releases;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
