@@ -347,8 +347,10 @@ fn flow_options(config: &Config, node: &str, shared: bool) -> bulkhead_flow::Opt
         inbox: config.limits.event.clone(),
         descendants: config.causation.descendants,
         ceiling: config.limits.plugin.clone(),
+        grants: config.ceiling.clone(),
         quotas: config.limits.tenant,
         dispatch: dispatch::Options {
+            recorder: config.recorder,
             hops_max: config.causation.hops,
             outbound: config.egress_plugins.clone(),
             ..dispatch::Options::default()

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Nothing is stored before everything is checked. The same bytes with the same manifest are the same version, whoever
-//! uploads them however often. Activating a version that asks for more than the active one needs consent.
+//! uploads them however often. A version that asks for more than the active one is stored, and becomes active once
+//! somebody who may has agreed to that.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -28,6 +29,8 @@ use bulkhead_store::Store;
 use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Plugin;
 use bulkhead_store::catalogue::Version;
+use bulkhead_store::releases::Act;
+use bulkhead_store::releases::Switch;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -84,6 +87,8 @@ pub struct Installed {
     pub inspection: Inspection,
     /// How its grants differ from those of the version that was active.
     pub difference: Difference,
+    /// Whether somebody has to agree to that before it can become active.
+    pub needs_consent: bool,
     /// Odd, but not wrong.
     pub warnings: Vec<String>,
 }
@@ -187,9 +192,6 @@ impl Installer {
         let inspection = self.inspect(upload.wasm.clone()).await?;
         let present = inner.store.plugin(upload.tenant, &upload.name).await?;
         let difference = difference(&active_grants(present.as_ref()), &manifest.grants);
-        if upload.activate != Activate::No && !upload.may_consent && !difference.added.is_empty() {
-            return Err(Error::Consent(difference));
-        }
         let new = NewVersion {
             digest: inspection.digest.clone(),
             wasm: upload.wasm,
@@ -197,27 +199,34 @@ impl Installer {
             inspection: stored(&inspection),
             grants: stored(&manifest.grants),
             author: upload.author,
+            approves: upload.may_consent && !difference.added.is_empty(),
+            signature: None,
         };
         let now = inner.clock.now();
         let (version, is_new) = inner.store.add_version(upload.tenant, &upload.name, &new, now).await?;
-        let had_active = present.is_some_and(|(plugin, _)| plugin.active.is_some());
-        let plugin = match upload.activate {
-            Activate::No => self.plugin(upload.tenant, &upload.name).await?,
-            Activate::IfNew if !is_new && had_active => self.plugin(upload.tenant, &upload.name).await?,
-            Activate::Yes | Activate::IfNew => self.activate(upload.tenant, &upload.name, version.number).await?,
+        let had_active = present.as_ref().is_some_and(|(plugin, _)| plugin.active.is_some());
+        let needs_consent = !upload.may_consent && needs_consent(present.as_ref(), &version);
+        let wanted = match upload.activate {
+            Activate::No => false,
+            Activate::IfNew => is_new || !had_active,
+            Activate::Yes => true,
+        };
+        let plugin = if wanted && !needs_consent {
+            let seen = present.as_ref().and_then(|(plugin, _)| plugin.active);
+            let act = Act { author: new.author, at: now };
+            let switch = Switch { seen: Some(seen), approves: upload.may_consent, ..Switch::to(version.number, act) };
+            self.switch(upload.tenant, &upload.name, &switch).await?
+        } else {
+            self.plugin(upload.tenant, &upload.name).await?
         };
         self.refusals().remove(&(upload.tenant, upload.name.clone()));
         let warnings = warnings(&upload.name, &manifest, &inspection);
-        Ok(Installed { plugin, version, is_new, inspection, difference, warnings })
+        Ok(Installed { plugin, version, is_new, inspection, difference, needs_consent, warnings })
     }
 
-    /// Makes a version the active one, unless it is already.
-    pub async fn activate(&self, tenant: TenantId, name: &str, version: u32) -> Result<Plugin, Error> {
-        let plugin = self.plugin(tenant, name).await?;
-        if plugin.active == Some(version) {
-            return Ok(plugin);
-        }
-        let plugin = self.inner.store.activate(tenant, name, version).await?;
+    /// Changes the active version.
+    pub async fn switch(&self, tenant: TenantId, name: &str, switch: &Switch) -> Result<Plugin, Error> {
+        let plugin = self.inner.store.switch_version(tenant, name, switch).await?;
         self.inner.directory.invalidate(tenant).await;
         self.inner.dispatch.wake_tenant(tenant);
         Ok(plugin)
@@ -281,7 +290,15 @@ pub fn active_grants(plugin: Option<&(Plugin, Vec<Version>)>) -> Grants {
     active.map(grants_of).unwrap_or_default()
 }
 
-/// What a version may do.
+/// Whether somebody has to agree to what a version asks for beyond the active one, and nobody has. What was active before
+/// was agreed to then.
+pub fn needs_consent(plugin: Option<&(Plugin, Vec<Version>)>, version: &Version) -> bool {
+    version.approval.is_none()
+        && version.activated.is_none()
+        && !difference(&active_grants(plugin), &grants_of(version)).added.is_empty()
+}
+
+/// What a version asks for.
 pub fn grants_of(version: &Version) -> Grants {
     serde_json::from_str(&version.grants).unwrap_or_else(|error| {
         tracing::error!(%error, digest = version.digest, "stored grants do not read back");

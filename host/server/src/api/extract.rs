@@ -47,6 +47,8 @@ needs! {
     Rules = Some(Scope::Rules);
     /// `plugins`
     Plugins = Some(Scope::Plugins);
+    /// `consent`
+    Consent = Some(Scope::Consent);
     /// `admin`
     Admin = Some(Scope::Admin);
 }

@@ -13,21 +13,26 @@
 
 pub mod admin;
 pub mod body;
+mod candidates;
 pub mod code;
 pub mod cursor;
 pub mod deliveries;
 mod docs;
 pub mod events;
 pub mod extract;
+mod grants;
 mod guard;
 mod machines;
 pub mod page;
 pub mod parked;
 pub mod places;
 pub mod plugins;
+mod plugins_source;
 mod preview;
 pub mod problem;
 pub mod quota;
+pub mod recordings;
+mod releases;
 pub mod rules;
 pub mod runs;
 pub mod secrets;
@@ -60,8 +65,13 @@ pub fn router(api: Api) -> Router {
         .merge(deliveries::routes())
         .merge(rules::routes())
         .merge(plugins::routes())
+        .merge(plugins_source::routes())
         .merge(preview::routes())
+        .merge(releases::routes())
+        .merge(candidates::routes())
+        .merge(grants::routes())
         .merge(state_view::routes())
+        .merge(recordings::routes())
         .merge(sinks::routes())
         .merge(secrets::routes())
         .merge(switch::routes())

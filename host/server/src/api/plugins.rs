@@ -15,6 +15,8 @@ use axum::response::Response;
 use bulkhead_domain::policy::grants::Grants;
 use bulkhead_flow::inbox::codec::rfc3339;
 use bulkhead_store::catalogue;
+use bulkhead_store::releases::Kind;
+use bulkhead_store::releases::Rollout;
 use bulkhead_store::work::Held;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -27,6 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::body;
+use crate::api::candidates::CandidateView;
 use crate::api::code::Code;
 use crate::api::extract::Body;
 use crate::api::extract::Caller;
@@ -59,9 +62,6 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(list))
         .routes(routes!(upload, show))
         .routes(routes!(show_version))
-        .routes(routes!(activate))
-        .routes(routes!(roll_back))
-        .routes(routes!(retire))
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(get_config, put_config))
@@ -86,6 +86,9 @@ pub struct Plugin {
     /// Why its file in the watched folder was not taken the last time it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<Refused>,
+    /// Candidates under way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    candidates: Vec<CandidateView>,
 }
 
 /// Why a file was not taken.
@@ -117,7 +120,7 @@ pub struct Shown {
 pub struct Version {
     /// From 1.
     version: u32,
-    /// `active`, `ready`, or `retired`.
+    /// `active`, `canary`, `shadow`, `ready`, `needs-consent`, or `retired`.
     state: &'static str,
     /// `sha256:…` of the component.
     digest: String,
@@ -125,15 +128,51 @@ pub struct Version {
     author: String,
     /// When.
     created: String,
-    /// What it may do.
+    /// When it became active first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activated: Option<String>,
+    /// Who agreed to what it asks for beyond the one before it, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<Approval>,
+    /// The signature that came with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    signature: Option<Value>,
+    /// What it asks for.
     #[schema(value_type = Object)]
     grants: Grants,
+    /// What of that it is granted.
+    #[schema(value_type = Object)]
+    effective: Grants,
+    /// What was cut, and by whom.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cut: Vec<Cut>,
     /// What was found in the component.
     #[schema(value_type = Object)]
     inspection: Value,
     /// Its manifest.
     #[schema(value_type = Object)]
     manifest: Value,
+}
+
+/// Who agreed to what a version asks for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionApproval)]
+pub struct Approval {
+    /// A key's id.
+    by: String,
+    /// When.
+    at: String,
+}
+
+/// A grant that a ceiling took away.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = GrantCut)]
+pub struct Cut {
+    /// `emit orders.*`
+    grant: String,
+    /// Whose ceiling: `tenant` is what the operator allows this tenant, `host` what it allows all.
+    by: &'static str,
 }
 
 /// A new version.
@@ -145,7 +184,7 @@ pub struct Uploaded {
     version: u32,
     /// `sha256:…` of the component.
     digest: String,
-    /// `active` if it is the active one now, else `ready`.
+    /// `active` if it is the active one now, `needs-consent` if somebody has to agree to what it asks for, else `ready`.
     state: &'static str,
     /// Whether these bytes with this manifest were there before; then nothing was added.
     existed: bool,
@@ -189,29 +228,61 @@ impl From<&catalogue::Plugin> for Plugin {
             created: rfc3339(plugin.created),
             digest: None,
             refused: None,
+            candidates: Vec::new(),
         }
     }
 }
 
 impl Version {
-    fn new(plugin: &catalogue::Plugin, version: &catalogue::Version) -> Self {
+    /// One of the versions of a plugin.
+    pub(super) fn new(
+        api: &Api,
+        tenant: &catalogue::Tenant,
+        known: &(catalogue::Plugin, Vec<catalogue::Version>),
+        rollouts: &[Rollout],
+        version: &catalogue::Version,
+    ) -> Self {
+        let tried = |kind| rollouts.iter().any(|rollout| rollout.kind == kind && rollout.version == version.number);
         let state = match () {
-            () if plugin.active == Some(version.number) => "active",
+            () if known.0.active == Some(version.number) => "active",
             () if version.retired => "retired",
+            () if tried(Kind::Canary) => "canary",
+            () if tried(Kind::Shadow) => "shadow",
+            () if install::needs_consent(Some(known), version) => "needs-consent",
             () => "ready",
         };
         let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        let grants = install::grants_of(version);
+        let (effective, cut) = effective(api, tenant, &grants);
         Self {
             version: version.number,
             state,
             digest: version.digest.clone(),
             author: version.author.clone(),
             created: rfc3339(version.created),
-            grants: install::grants_of(version),
+            activated: version.activated.map(rfc3339),
+            approval: version.approval.as_ref().map(|(by, at)| Approval { by: by.clone(), at: rfc3339(*at) }),
+            signature: version.signature.as_deref().map(json),
+            grants,
+            effective,
+            cut,
             inspection: json(&version.inspection),
             manifest: json(&version.manifest),
         }
     }
+}
+
+/// What is left of grants below both ceilings, and what each took away.
+fn effective(api: &Api, tenant: &catalogue::Tenant, wanted: &Grants) -> (Grants, Vec<Cut>) {
+    let by_tenant = tenant.policy.grants.cut(wanted);
+    let left = api.directory.granted(tenant, wanted);
+    let lost = |wide: &Grants, narrow: &Grants, by| {
+        let lost = install::difference(wide, narrow).removed.into_iter();
+        lost.map(move |grant| Cut { grant, by }).collect::<Vec<_>>()
+    };
+    let mut cut = lost(wanted, &by_tenant, "tenant");
+    cut.extend(lost(&by_tenant, &left, "host"));
+    (left, cut)
 }
 
 /// All plugins, by name.
@@ -231,7 +302,7 @@ async fn list(
     page::of_names(&api, caller.uid(), "plugins", &paging, plugins.collect(), |plugin| &plugin.name).map(Json)
 }
 
-async fn find(
+pub(super) async fn find(
     api: &Api,
     tenant: bulkhead_domain::id::TenantId,
     name: &str,
@@ -246,11 +317,15 @@ async fn find(
     responses((status = 200, description = "The plugin", body = Shown), (status = 404, description = "No such plugin"))
 )]
 async fn show(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<String>) -> Result<Json<Shown>> {
-    let (plugin, versions) = find(&api, caller.id(), &name).await?;
+    let known = find(&api, caller.id(), &name).await?;
+    let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
+    let (plugin, versions) = &known;
     let active = versions.iter().find(|version| plugin.active == Some(version.number));
     let digest = active.map(|version| version.digest.clone());
-    let versions = versions.iter().map(|version| Version::new(&plugin, version)).collect();
-    Ok(Json(Shown { plugin: Plugin::new(&api, &caller, &plugin, digest), versions }))
+    let view = |version| Version::new(&api, &caller.tenant, &known, &rollouts, version);
+    let versions = versions.iter().map(view).collect();
+    let candidates = rollouts.iter().map(CandidateView::from).collect();
+    Ok(Json(Shown { plugin: Plugin { candidates, ..Plugin::new(&api, &caller, plugin, digest) }, versions }))
 }
 
 /// One version of a plugin.
@@ -264,10 +339,11 @@ async fn show_version(
     caller: Caller<Read>,
     Path((name, number)): Path<(String, u32)>,
 ) -> Result<Json<Version>> {
-    let (plugin, versions) = find(&api, caller.id(), &name).await?;
-    let version = versions.iter().find(|version| version.number == number);
+    let known = find(&api, caller.id(), &name).await?;
+    let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
+    let version = known.1.iter().find(|version| version.number == number);
     let version = version.ok_or_else(|| Problem::not_found("version", &number.to_string()))?;
-    Ok(Json(Version::new(&plugin, version)))
+    Ok(Json(Version::new(&api, &caller.tenant, &known, &rollouts, version)))
 }
 
 /// How to take an upload.
@@ -299,7 +375,18 @@ async fn upload(
     Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<Response> {
-    let (wasm, manifest) = parts(&api, request).await?;
+    let parts = parts(&api, request).await?;
+    install(&api, &caller, name, parts, &query).await
+}
+
+/// Takes a component with its manifest as a new version.
+pub(super) async fn install(
+    api: &Api,
+    caller: &Caller<Plugins>,
+    name: String,
+    (wasm, manifest): (Bytes, Option<String>),
+    query: &UploadQuery,
+) -> Result<Response> {
     let upload = Upload {
         tenant: caller.id(),
         name,
@@ -310,13 +397,19 @@ async fn upload(
         may_consent: caller.may(Scope::Consent),
     };
     let name = upload.name.clone();
-    let Installed { plugin, version, is_new, inspection, difference, warnings, .. } =
+    let Installed { plugin, version, is_new, inspection, difference, needs_consent, warnings } =
         api.installer.install(upload).await.map_err(refused)?;
+    let state = match () {
+        () if plugin.active == Some(version.number) => "active",
+        () if version.retired => "retired",
+        () if needs_consent => "needs-consent",
+        () => "ready",
+    };
     let uploaded = Uploaded {
         name,
         version: version.number,
         digest: version.digest.clone(),
-        state: Version::new(&plugin, &version).state,
+        state,
         existed: !is_new,
         exports: exports(&inspection),
         imports: inspection.imports,
@@ -385,7 +478,7 @@ async fn form(request: Request) -> Result<(Bytes, Option<String>)> {
     Ok((wasm.ok_or_else(missing)?, manifest))
 }
 
-fn refused(error: install::Error) -> Problem {
+pub(super) fn refused(error: install::Error) -> Problem {
     match error {
         install::Error::Name(name) => {
             Problem::new(Code::FieldInvalid, format!("`{}` is no name of a plugin", shown(&name)))
@@ -405,75 +498,13 @@ fn refused(error: install::Error) -> Problem {
         install::Error::Consent(difference) => {
             let added = difference.added.join(", ");
             Problem::new(Code::ConsentNeeded, format!("the version asks for more than the active one has: {added}"))
-                .hint("upload and activate it with a key that has the scope `consent`")
+                .hint("somebody with a key that has the scope `consent` approves it: bulkhead plugin approve NAME VERSION")
         }
         install::Error::Busy => {
             Problem::new(Code::Busy, "too many uploads are in work").retry_after(std::time::Duration::from_secs(5))
         }
         install::Error::Store(error) => error.into(),
     }
-}
-
-/// Which version.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Number {
-    /// The version's number.
-    version: u32,
-}
-
-/// Makes a version the one that new runs use. What has begun ends on the version that began it.
-#[utoipa::path(
-    post, path = "/v1/plugins/{name}/activate", tag = "plugins", summary = "Activate a version", request_body = Number,
-    params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, description = "The plugin", body = Plugin), (status = 404, description = "No such plugin or version"))
-)]
-async fn activate(
-    State(api): State<Api>,
-    caller: Caller<Plugins>,
-    Path(name): Path<String>,
-    Body(number): Body<Number>,
-) -> Result<Json<Plugin>> {
-    let (plugin, versions) = find(&api, caller.id(), &name).await?;
-    let wanted = versions.iter().find(|version| version.number == number.version);
-    let wanted = wanted.ok_or_else(|| Problem::not_found("version", &number.version.to_string()))?;
-    let known = (plugin, versions.clone());
-    let difference = install::difference(&install::active_grants(Some(&known)), &install::grants_of(wanted));
-    if !difference.added.is_empty() && !caller.may(Scope::Consent) {
-        return Err(refused(install::Error::Consent(difference)));
-    }
-    let plugin = api.installer.activate(caller.id(), &name, number.version).await.map_err(refused)?;
-    api.changed(caller.id()).await;
-    Ok(Json(Plugin::from(&plugin)))
-}
-
-/// Goes back to the version that was active before.
-#[utoipa::path(
-    post, path = "/v1/plugins/{name}/rollback", tag = "plugins", summary = "Roll back",
-    params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, description = "The plugin", body = Plugin), (status = 409, description = "There is no version before"))
-)]
-async fn roll_back(State(api): State<Api>, caller: Caller<Plugins>, Path(name): Path<String>) -> Result<Json<Plugin>> {
-    let plugin = api.store.roll_back(caller.id(), &name).await?;
-    api.changed(caller.id()).await;
-    Ok(Json(Plugin::from(&plugin)))
-}
-
-/// Takes a version that is not active out of use for good.
-#[utoipa::path(
-    post, path = "/v1/plugins/{name}/retire", tag = "plugins", summary = "Retire a version", request_body = Number,
-    params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 204, description = "It is retired"), (status = 409, description = "It is the active one"))
-)]
-async fn retire(
-    State(api): State<Api>,
-    caller: Caller<Plugins>,
-    Path(name): Path<String>,
-    Body(number): Body<Number>,
-) -> Result<StatusCode> {
-    api.store.retire(caller.id(), &name, number.version).await?;
-    api.changed(caller.id()).await;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Holds its runs; nothing is lost.

@@ -519,6 +519,7 @@ mod tests {
             rule_set: 3,
             since: Timestamp(0),
             updated: Timestamp(0),
+            pins: std::collections::BTreeMap::new(),
         }
     }
 

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_domain::policy::ceiling::Ceiling;
 use bulkhead_domain::policy::limits::HttpLimits;
 use bulkhead_domain::policy::origin::Origin;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::policy::quota::Rate;
+use bulkhead_flow::dispatch::recorder;
 use bulkhead_flow::inbox;
 use bulkhead_flow::keeper::Retention;
 use bulkhead_flow::outbound::Origins;
@@ -60,6 +62,8 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     checker.plugins(&raw.limits.plugin);
     checker.tenants(&raw.limits.tenant);
     checker.retention(raw.retention);
+    checker.recorder(&raw.recorder);
+    checker.ceiling(&raw.ceiling);
     checker.together(&raw);
     let (problems, warnings) = (checker.problems, checker.warnings);
     match (listen, store, problems.is_empty()) {
@@ -89,6 +93,8 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
             limits: limits(&raw.limits),
             sandbox: sandbox(&raw.sandbox),
             retention: retention(raw.retention),
+            recorder: recorder(&raw.recorder),
+            ceiling: raw.ceiling.clone(),
             sources,
             operator_key,
             compiler: Compiler::default(),
@@ -152,6 +158,15 @@ fn quotas(raw: &raw::TenantLimits) -> Quotas {
         backlog_events: some(raw.backlog_events),
         storage_bytes: some(raw.storage_bytes.0),
         fuel_per_minute: some(raw.fuel_per_minute),
+    }
+}
+
+fn recorder(raw: &raw::Recorder) -> recorder::Options {
+    recorder::Options {
+        sample: raw.sample,
+        bytes: raw.bytes.get(),
+        count_max: raw.kept,
+        bytes_max: raw.kept_bytes.0,
     }
 }
 
@@ -410,6 +425,22 @@ impl Checker<'_> {
         if limits.events_burst > 0 && limits.events_per_second == 0 {
             let path = "limits.tenant.events_burst";
             self.wrong(path, "it means nothing without `limits.tenant.events_per_second`");
+        }
+    }
+
+    fn ceiling(&mut self, raw: &Ceiling) {
+        if let Some((list, entry)) = raw.fault() {
+            self.wrong(&format!("ceiling.{list}"), format!("`{}` is nothing that can be granted", entry.escape_debug()));
+        }
+    }
+
+    fn recorder(&mut self, raw: &raw::Recorder) {
+        if !(0.0..=1.0).contains(&raw.sample) {
+            self.wrong("recorder.sample", format!("{} is no part; it is from 0 to 1", raw.sample));
+        }
+        if raw.kept_bytes < raw.bytes {
+            let message = format!("{} is less than `recorder.bytes` ({}): not one would fit", raw.kept_bytes, raw.bytes);
+            self.wrong("recorder.kept_bytes", message);
         }
     }
 

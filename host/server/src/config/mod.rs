@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_domain::policy::ceiling::Ceiling;
+use bulkhead_flow::dispatch::recorder;
 use bulkhead_flow::inbox;
 use bulkhead_flow::keeper::Retention;
 use bulkhead_flow::outbound::Origins;
@@ -91,6 +93,10 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// How long what is over is kept.
     pub retention: Retention,
+    /// What may be recorded of plugins' calls.
+    pub recorder: recorder::Options,
+    /// The most that any tenant's plugins may be granted.
+    pub ceiling: Ceiling,
     /// Queues of others that events are taken from.
     pub sources: Vec<Spec>,
     /// The operator's key, if it is set from outside.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bulkhead_domain::policy::ceiling::Ceiling;
 use bulkhead_domain::rule::duration;
 use serde::Deserialize;
 use serde::Deserializer;
@@ -32,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     pub sandbox: Sandbox,
     pub retention: Retention,
+    pub recorder: Recorder,
+    pub ceiling: Ceiling,
     pub sources: Vec<Source>,
 }
 
@@ -185,6 +188,15 @@ impl<'de> Deserialize<'de> for Keep {
         }
         deserializer.deserialize_any(Kept)
     }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recorder {
+    pub sample: f64,
+    pub bytes: Bytes,
+    pub kept: u32,
+    pub kept_bytes: Bytes,
 }
 
 /// A table of `[[sources]]`.

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_domain::policy::grants::Grants;
 use bulkhead_domain::policy::limits::LimitRequest;
+use bulkhead_domain::policy::recorder::RecorderRequest;
 use bulkhead_domain::rule::Diagnostic;
 use bulkhead_domain::rule::definition::is_name;
 use schemars::JsonSchema;
@@ -71,9 +72,43 @@ pub struct Manifest {
     pub config: BTreeMap<String, Setting>,
     /// Limits that it asks for, below the operator's.
     pub limits: LimitRequest,
+    /// What of its calls is recorded.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub recorder: RecorderRequest,
+    /// What becomes of runs that began with another version.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub versions: Versions,
     /// Which events it is for: `bulkhead plugin push --with-rules` makes a rule of each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subscribe: Vec<Subscription>,
+}
+
+/// Left out of what is stored, so that a manifest without it is the same as ever.
+fn is_unset(recorder: &RecorderRequest) -> bool {
+    *recorder == RecorderRequest::default()
+}
+
+fn is_usual(versions: &Versions) -> bool {
+    *versions == Versions::default()
+}
+
+/// What becomes of runs that began with another version than the active one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Versions {
+    /// Which version a retry runs on.
+    pub retry: Retry,
+}
+
+/// Which version a retry runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Retry {
+    /// The active one: what is retried mostly failed, and a new version is what mends it.
+    #[default]
+    Move,
+    /// The one that the run began with, for as long as it is not retired.
+    Stay,
 }
 
 /// Which events a plugin is for: a rule without steps, which are always the plugin itself.
@@ -244,6 +279,12 @@ impl Document {
                 memory: raw.limits.memory.map(Bytes::get),
                 fuel: raw.limits.fuel,
                 instance: raw.limits.instance.into(),
+            },
+            versions: raw.versions,
+            recorder: RecorderRequest {
+                off: raw.recorder.off,
+                sample: raw.recorder.sample,
+                redact: raw.recorder.redact,
             },
             subscribe: raw.subscribe,
         };

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::manifest::Setting;
 use crate::manifest::Subscription;
+use crate::manifest::Versions;
 use crate::measure::Bytes;
 use crate::measure::Span;
 
@@ -22,9 +23,11 @@ pub const NAME: &str = "^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$";
 /// Types of events, with stars as whole segments.
 pub const GLOB: &str = r"^([^.*]+|\*\*?)(\.([^.*]+|\*\*?))*$";
 /// A host, with a port if need be.
-const HOST: &str = r"^[A-Za-z0-9.\-:\[\]]{1,255}$";
+const HOST: &str = r"^(https?://)?([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$";
 /// Settings, and entries of one grant.
 pub const ENTRIES_MAX: usize = 256;
+/// Places of `redact`.
+pub const REDACT_MAX: usize = 64;
 /// Globs of `watch`.
 pub const WATCH_MAX: usize = 64;
 
@@ -45,6 +48,12 @@ pub struct Raw {
     /// The limits that it asks for; they only lower the operator's.
     #[serde(default)]
     pub limits: Limits,
+    /// What of its calls is recorded, for `bulkhead plugin replay`.
+    #[serde(default)]
+    pub recorder: Recorder,
+    /// What becomes of runs that began with another version.
+    #[serde(default)]
+    pub versions: Versions,
     /// How the component is made; for the command line.
     #[serde(default)]
     pub build: Build,
@@ -128,6 +137,20 @@ pub enum Instance {
     Event,
     /// Kept over batches, at most 1,000 calls or 60 s.
     Warm,
+}
+
+/// What of a plugin's calls is recorded; the operator's settings are the most.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recorder {
+    /// Nothing is recorded, not even calls that fail.
+    pub off: bool,
+    /// Which part of successful runs is recorded: `0.01`. Calls that fail are always recorded.
+    #[schemars(range(min = 0, max = 1))]
+    pub sample: Option<f64>,
+    /// Places in the event's data whose values are in no recording, as JSON pointers: `/customer/email`.
+    #[schemars(length(max = REDACT_MAX), inner(regex(pattern = "^/")))]
+    pub redact: Vec<String>,
 }
 
 /// How the component is made.

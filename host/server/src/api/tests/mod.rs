@@ -111,6 +111,7 @@ impl Host {
             inbox: limits,
             descendants: 100,
             ceiling: bulkhead_domain::policy::limits::Limits::default(),
+            grants: Default::default(),
             quotas: Default::default(),
             dispatch: dispatch::Options::default(),
             deliver: deliver::Options::default(),
@@ -190,6 +191,7 @@ impl Host {
             settings: 0,
             created: self.api.now(),
             quotas: Default::default(),
+            policy: Default::default(),
         };
         User { host: self, tenant: nobody, key: key.expose_secret().to_owned() }
     }

@@ -4,11 +4,15 @@
 //! with `toolchain` and `words`, `test` with `report`, `run`, `watch`; on a host `push` (upload) and `inside` (settings, state, logs).
 
 mod build;
+mod capture;
 mod inside;
 mod local;
 mod new;
 mod preview;
 mod push;
+mod recording;
+mod release;
+mod replay;
 mod report;
 mod run;
 mod schema;
@@ -31,7 +35,6 @@ use crate::cli::screen::Column;
 use crate::cli::screen::Format;
 use crate::cli::screen::Listing;
 use crate::cli::screen::Output;
-use crate::cli::value;
 
 pub use inside::lines as log_lines;
 pub use inside::log_line;
@@ -67,7 +70,7 @@ const VERSIONS: &[Column] = &[
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Plugins: new, build, test, run, watch; push, list, show, activate, rollback, retire, pause, resume, config, state, logs
+/// Plugins: new, build, test, run, watch; push, list, show, activate, rollback, approve, history, canary, shadow, retire, pause, resume, config, state, logs, replay, capture
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Plugin {
@@ -128,11 +131,16 @@ enum Action {
     },
     /// Try a version on past events beside the active one; nothing is applied
     Preview(preview::Preview),
-    /// Go back to the version that was active before
-    Rollback {
-        /// Its name
-        name: String,
-    },
+    /// Go back to the version that was active before, or to one that is named
+    Rollback(release::Rollback),
+    /// Agree to what a version asks for beyond the active one
+    Approve(release::Approve),
+    /// What was done to its versions, by whom and when
+    History(release::History),
+    /// Let a version handle a part of the events: start, show, promote, stop
+    Canary(release::Canary),
+    /// Run a version beside the active one with nothing applied: start, show, stop
+    Shadow(release::Shadow),
     /// Take a version that is not active out of use for good
     Retire {
         /// Its name
@@ -159,6 +167,10 @@ enum Action {
     State(inside::State),
     /// What it has written to its log, newest run first
     Logs(inside::Logs),
+    /// Make a recorded call of a run again, here, and compare
+    Replay(replay::Replay),
+    /// Write a recorded call of a run as a fixture
+    Capture(capture::Capture),
 }
 
 impl Plugin {
@@ -187,11 +199,11 @@ impl Plugin {
                 screen::line(&format!("plugin {name}: version {version} is active"))
             }
             Action::Preview(preview) => preview.run(&client).await,
-            Action::Rollback { name } => {
-                let (name, answer) = post(name, "rollback", json!({})).await?;
-                let version = value::text(answer.get("active").or(answer.get("version")).unwrap_or(&Value::Null));
-                screen::line(&format!("plugin {name}: version {version} is active again"))
-            }
+            Action::Rollback(rollback) => rollback.run(&client).await,
+            Action::Approve(approve) => approve.run(&client).await,
+            Action::History(history) => history.run(&client).await,
+            Action::Canary(canary) => canary.run(&client).await,
+            Action::Shadow(shadow) => shadow.run(&client).await,
             Action::Retire { name, version } => {
                 let (name, _) = post(name, "retire", json!({"version": version})).await?;
                 screen::line(&format!("plugin {name}: version {version} is retired"))
@@ -207,6 +219,8 @@ impl Plugin {
             Action::Config { action } => action.run(&client).await,
             Action::State(state) => state.run(&client).await,
             Action::Logs(logs) => logs.run(&client).await,
+            Action::Replay(replay) => replay.run(&client).await,
+            Action::Capture(capture) => capture.run(&client).await,
         }
     }
 }
