@@ -21,6 +21,7 @@ use bulkhead_store::catalogue::Tenants as _;
 use bulkhead_store::leases::Leases as _;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::log::NewEvent;
+use bulkhead_store::recordings::Recorded;
 use bulkhead_store::sqlite::Options;
 use bulkhead_store::sqlite::Sqlite;
 use bulkhead_store::work::BatchLimits;
@@ -140,6 +141,7 @@ async fn tenant(
             runs: batch.events.iter().map(run).collect(),
             unfinished: Vec::new(),
             usage: vec![usage],
+            recordings: Recorded::default(),
         };
         let since = Instant::now();
         let committed = store.commit(commit).await?;

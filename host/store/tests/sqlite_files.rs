@@ -21,6 +21,7 @@ use bulkhead_store::Store;
 use bulkhead_store::conformance::Ground as _;
 use bulkhead_store::log::Appended;
 use bulkhead_store::log::NewEvent;
+use bulkhead_store::recordings::Recorded;
 use bulkhead_store::sqlite::Options;
 use bulkhead_store::sqlite::Sqlite;
 use bulkhead_store::work::BatchLimits;
@@ -91,6 +92,7 @@ async fn count(store: &Store, tenant: TenantId, number: usize) -> Result<(), Err
             runs: Vec::new(),
             unfinished: Vec::new(),
             usage: Vec::new(),
+            recordings: Recorded::default(),
         })
         .await?;
     assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");

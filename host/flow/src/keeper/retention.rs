@@ -32,6 +32,8 @@ const PASSES: u32 = 24;
 /// How much longer than a slice took is rested, and for how long at least and at most.
 const REST: u32 = 4;
 const RESTS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(5));
+/// Recordings that go at a time.
+const RECORDINGS: u32 = 100;
 /// Whose holder it is that does it.
 const FIRST: Shard = Shard(0);
 
@@ -99,7 +101,26 @@ impl Keeper {
             tokio::time::sleep((slice.elapsed() * REST).clamp(RESTS.0, RESTS.1)).await;
         }
         report(&all, began.elapsed());
-        failed.map_or(Ok(()), Err)
+        match (failed, expiry.events) {
+            (Some(error), _) => Err(error),
+            (None, Some(before)) => self.expire_recordings(before).await,
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Recordings of plugins' calls are kept for no longer than events.
+    async fn expire_recordings(&self, before: Timestamp) -> bulkhead_store::Result<()> {
+        loop {
+            let slice = Instant::now();
+            let gone = self.store.host_expire_recordings(before, RECORDINGS).await?;
+            if gone > 0 {
+                metrics::counter!("bulkhead_retired_total", "what" => "recording").increment(gone);
+            }
+            if gone < u64::from(RECORDINGS) {
+                return Ok(());
+            }
+            tokio::time::sleep((slice.elapsed() * REST).clamp(RESTS.0, RESTS.1)).await;
+        }
     }
 }
 

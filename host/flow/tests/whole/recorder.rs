@@ -68,7 +68,7 @@ fn event(number: u32) -> Value {
 
 async fn publish(host: &Host, tenant: &Tenant, numbers: std::ops::Range<u32>) {
     let envelopes: Vec<_> = numbers.map(|number| Envelope::from_json(&event(number).to_string().into())).collect();
-    let many = envelopes.len();
+    let many = u32::try_from(envelopes.len()).expect("because it is a page");
     let receipt = host.flow.inbox.accept(tenant, envelopes).await.expect("because the store works");
     assert_eq!((receipt.accepted, receipt.rejected.len()), (many, 0));
 }
@@ -153,7 +153,7 @@ async fn failures_are_recorded_with_what_they_read_and_successes_are_not_unless_
     host.plugin(&tenant, "always-fails", &json!({"mode": "trap"})).await;
     host.rules(
         &tenant,
-        "{name: fail, on: [fails], retry: {attempts: 2, base: 1ms}, steps: [{handle: {plugin: always-fails}}]}",
+        "{name: fail, on: [fails], retry: {attempts: 2, first: 1ms}, steps: [{handle: {plugin: always-fails}}]}",
     )
     .await;
     host.publish(&tenant, "fails", "bad", None, &json!({"email": "ann@example.org"})).await;

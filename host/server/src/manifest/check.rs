@@ -38,6 +38,7 @@ impl<'t> Checker<'t> {
         self.grants(&raw.grants);
         self.settings(&raw.config);
         self.limits(&raw.limits);
+        self.recorder(&raw.recorder);
         self.build(&raw.build);
         self.subscriptions(&raw.plugin.name, &raw.subscribe);
         self.faults
@@ -124,6 +125,21 @@ impl<'t> Checker<'t> {
         if size > CONFIG_BYTES_MAX {
             let message = format!("the defaults have {size} bytes; at most {CONFIG_BYTES_MAX} are taken");
             self.faults.push(toml_text::at(self.text, 0, "config".to_owned(), message, None));
+        }
+    }
+
+    fn recorder(&mut self, recorder: &raw::Recorder) {
+        if recorder.sample.is_some_and(|part| !(0.0..=1.0).contains(&part)) {
+            let hint = "0.01 is one run of a hundred".to_owned();
+            self.wrong("recorder", "sample", "a part is from 0 to 1".to_owned(), Some(hint));
+        }
+        if recorder.redact.len() > raw::REDACT_MAX {
+            let message = format!("{} places; at most {} are taken", recorder.redact.len(), raw::REDACT_MAX);
+            self.wrong("recorder", "redact", message, None);
+        }
+        if let Some(place) = recorder.redact.iter().find(|place| !place.starts_with('/')) {
+            let hint = format!("write `/{}`", place.replace('.', "/"));
+            self.wrong("recorder", "redact", format!("`{place}` is no JSON pointer"), Some(hint));
         }
     }
 

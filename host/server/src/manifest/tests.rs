@@ -125,6 +125,8 @@ const WRONG: &[(&str, &str, bool)] = &[
     ("[plugin]\nname = \"a\"\n[grants]\nstate = { bytes = \"10 mib\" }", "is no size", true),
     ("[plugin]\nname = \"a\"\n[grants]\nstate = { size = 5 }", "is not known here", true),
     ("[plugin]\nname = \"a\"\n[limits]\ntime = \"fast\"", "is no duration", true),
+    ("[plugin]\nname = \"a\"\n[recorder]\nsample = 1.5", "from 0 to 1", true),
+    ("[plugin]\nname = \"a\"\n[recorder]\nredact = [\"a.b\"]", "write `/a/b`", true),
     ("[plugin]\nname = \"a\"\n[limits]\ntime = 250", "a duration such as", true),
     ("[plugin]\nname = \"a\"\n[limits]\nfuel = 0", "too little", true),
     ("[plugin]\nname = \"a\"\n[limits]\nmemory = 512", "too little", false),

@@ -16,6 +16,7 @@ use bulkhead_store::catalogue::Tenants as _;
 use bulkhead_store::leases::Leases as _;
 use bulkhead_store::log::NewEvent;
 use bulkhead_store::postgres::Postgres;
+use bulkhead_store::recordings::Recorded;
 use bulkhead_store::work::Batch;
 use bulkhead_store::work::BatchLimits;
 use bulkhead_store::work::Commit;
@@ -116,6 +117,7 @@ impl Lane {
             runs: batch.events.iter().map(run).collect(),
             unfinished: Vec::new(),
             usage: vec![usage],
+            recordings: Recorded::default(),
         }
     }
 

@@ -27,6 +27,7 @@ use bulkhead_store::log::NewEvent;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
 use bulkhead_store::postgres::migrate;
+use bulkhead_store::recordings::Recorded;
 use bulkhead_store::work::Batch;
 use bulkhead_store::work::BatchLimits;
 use bulkhead_store::work::Commit;
@@ -188,6 +189,7 @@ pub fn commit(tenant: TenantId, fence: Fence, from: Position, to: Position) -> C
         runs: Vec::new(),
         unfinished: Vec::new(),
         usage: Vec::new(),
+        recordings: Recorded::default(),
     }
 }
 

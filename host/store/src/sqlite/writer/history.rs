@@ -1,4 +1,4 @@
-//! The part of a group that is only ever added to: runs and usage.
+//! The part of a group that is only ever added to: runs, usage and recordings.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use bulkhead_domain::id::TenantId;
 
 use crate::Result;
 use crate::sqlite::fault;
+use crate::sqlite::recordings::Additions;
 use crate::sqlite::row::list_text;
 use crate::sqlite::row::run_state_number;
 use crate::sqlite::text::Args;
@@ -63,6 +64,7 @@ pub(super) struct History<'a> {
     runs: Vec<(TenantId, i64, &'a RunRecord)>,
     usage: BTreeMap<Line<'a>, Sums>,
     units: BTreeMap<(Line<'a>, &'a str), f64>,
+    recordings: Additions<'a>,
 }
 
 impl<'a> History<'a> {
@@ -70,6 +72,7 @@ impl<'a> History<'a> {
         for run in &commit.runs {
             self.runs.push((commit.tenant, tx.number(), run));
         }
+        self.recordings.add(commit.tenant, &commit.recordings, tx);
         let day = commit.now.day();
         for used in &commit.usage {
             let line = (commit.tenant, day, used.plugin.as_str(), used.rule.as_str());
@@ -108,7 +111,7 @@ impl<'a> History<'a> {
             })
             .await
             .map_err(fault::outward)?;
-        Ok(())
+        self.recordings.flush(tx).await
     }
 }
 

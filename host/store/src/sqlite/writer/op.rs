@@ -36,7 +36,8 @@ impl Work {
                 let writes: usize = commit.writes.iter().map(|write| write.value.as_ref().map_or(0, |v| v.len())).sum();
                 let bodies: usize = commit.deliveries.iter().map(|new| new.delivery.body.len()).sum();
                 let rows = commit.writes.len() + commit.deliveries.len() + commit.runs.len() + commit.unfinished.len();
-                emits + writes + bodies + 256 * rows
+                let recordings: usize = commit.recordings.new.iter().map(|new| new.body.len() + 256).sum();
+                emits + writes + bodies + recordings + 256 * rows
             }
         }
     }
