@@ -56,10 +56,10 @@ fn event(number: u32) -> Value {
         "partitionkey": customer, "subject": format!("order-{number}"),
         "data": {
             "id": format!("A-{number}"), "key": customer, "seq": number / 7 + 1, "name": customer,
-            "total": f64::from(number % 97) * 12.5 - 3.0, "currency": "EUR", "rate": 0.5, "country": "DE",
+            "total": f64::from(number % 97) * 12.5 - 3.0, "currency": "EUR", "rate": 0.5, "channel": "web", "product": customer,
             "customer": {"id": customer, "email": format!("{customer}@example.org"), "country": "DE"},
-            "items": [{"sku": "KB-87", "quantity": number % 4}, {"sku": if number % 11 == 0 { "?" } else { "MS-12" },
-                       "quantity": 1}],
+            "items": [{"sku": "KB-87", "quantity": number % 4 + 1, "price": 89.0},
+                      {"sku": if number % 11 == 0 { "?" } else { "MS-12" }, "quantity": 1, "price": 39.5}],
             "text": if number % 5 == 0 { "a bad, awful thing" } else { "a very good one" },
             "repository": {"full_name": format!("org/repo-{}", number % 3)}, "action": "opened",
         },
@@ -153,7 +153,7 @@ async fn failures_are_recorded_with_what_they_read_and_successes_are_not_unless_
     host.plugin(&tenant, "always-fails", &json!({"mode": "trap"})).await;
     host.rules(
         &tenant,
-        "{name: fail, on: [fails], retry: {attempts: 2, first: 1ms}, steps: [{handle: {plugin: always-fails}}]}",
+        "{name: fail, on: [fails], retry: {attempts: 2, first: 10ms}, steps: [{handle: {plugin: always-fails}}]}",
     )
     .await;
     host.publish(&tenant, "fails", "bad", None, &json!({"email": "ann@example.org"})).await;
