@@ -50,7 +50,7 @@ const BACKLOG: usize = 100_000;
 enum Ground {
     Sqlite(tempfile::TempDir),
     // In this order, so that the database is dropped while its server runs.
-    Postgres { database: Database, _server: Cluster },
+    Postgres { database: Database, _server: Box<Cluster> },
 }
 
 impl Ground {
@@ -59,7 +59,7 @@ impl Ground {
             Cluster::start(PostgresOptions { shared_buffers: "1GB".to_owned(), ..PostgresOptions::default() })?;
         let database = cluster.database()?;
         migrate(database.owner_url(), database.host_url(), SHARDS).await?;
-        Ok(Self::Postgres { database, _server: cluster })
+        Ok(Self::Postgres { database, _server: Box::new(cluster) })
     }
 
     async fn open(&self) -> Result<Store, Failure> {
@@ -227,6 +227,7 @@ fn commit(tenant: TenantId, fence: Fence, cursor_from: Position, cursor_to: Posi
         deliveries: Vec::new(),
         timers: Vec::new(),
         runs: Vec::new(),
+        recordings: bulkhead_store::recordings::Recorded::default(),
         unfinished: Vec::new(),
         usage: Vec::new(),
     }

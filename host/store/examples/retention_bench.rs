@@ -105,6 +105,7 @@ async fn work_off(store: &Sqlite, (tenant, shard, fence): (TenantId, Shard, Fenc
         deliveries: Vec::new(),
         timers: Vec::new(),
         runs: batch.events.iter().map(done).collect(),
+        recordings: bulkhead_store::recordings::Recorded::default(),
         unfinished: Vec::new(),
         usage: Vec::new(),
     };

@@ -52,18 +52,24 @@ async fn a_run_is_replayed_and_captured_from_the_command_line() -> Result<()> {
     let client = host.tenant("acme").await?;
     client.push("fraud-score").await?;
     client.rule(json!({"name": "score", "on": "orders", "steps": [{"handle": {"plugin": "fraud-score"}}]})).await?;
-    let order = json!({"id": "A-1", "total": 1250.5, "customer": {"id": "c-1", "email": "ann@example.org", "country": "DE"}});
+    let order =
+        json!({"id": "A-1", "total": 1250.5, "customer": {"id": "c-1", "email": "ann@example.org", "country": "DE"}});
     client.publish(&[event("e-1", "orders", order)]).await?;
     let run = run_of(&client, "e-1", "score", "done").await?;
 
     let same = bulkhead(folder.path(), &client, &["plugin", "replay", &run]).await?;
-    ensure!(same.status.code() == Some(0) && text(&same).starts_with("identical: effects, logs, fuel "), "{}", text(&same));
+    ensure!(
+        same.status.code() == Some(0) && text(&same).starts_with("identical: effects, logs, fuel "),
+        "{}",
+        text(&same)
+    );
 
     // Another plugin stands for another build.
     let (other, _) = bulkhead_tests::plugin("usage-meter")?;
     std::fs::write(folder.path().join("other.wasm"), other)?;
     let different =
-        bulkhead(folder.path(), &client, &["plugin", "replay", &run, "--component", "other.wasm", "-o", "json"]).await?;
+        bulkhead(folder.path(), &client, &["plugin", "replay", &run, "--component", "other.wasm", "-o", "json"])
+            .await?;
     ensure!(different.status.code() == Some(1), "{}", text(&different));
     let report: Value = serde_json::from_slice(&different.stdout)?;
     ensure!(report["identical"] == false && report["difference"]["fuel"].is_object(), "{report}");
@@ -73,7 +79,8 @@ async fn a_run_is_replayed_and_captured_from_the_command_line() -> Result<()> {
     std::fs::create_dir_all(project.join("tests"))?;
     let (wasm, manifest) = bulkhead_tests::plugin("fraud-score")?;
     std::fs::write(project.join("built.wasm"), wasm)?;
-    let manifest = manifest.split("[build]").next().unwrap_or_default().to_owned() + "[build]\nartifact = \"built.wasm\"\n";
+    let manifest =
+        manifest.split("[build]").next().unwrap_or_default().to_owned() + "[build]\nartifact = \"built.wasm\"\n";
     std::fs::write(project.join("plugin.toml"), manifest)?;
     let captured = bulkhead(&project, &client, &["plugin", "capture", &run, "-o", "tests/captured.json"]).await?;
     ensure!(captured.status.success(), "{}", text(&captured));

@@ -32,7 +32,9 @@ const ZIG: &str = "ziglang==0.17.1";
 pub fn build(root: &Path) -> Result<Vec<Example>> {
     let workshop = Workshop { root, target: root.join("target/guest-foreign") };
     let componentize_py = python::requirement(root)?;
-    let builders: [(&str, &str, &dyn Fn(&Path, &Path) -> Result<()>); 3] = [
+    /// From a folder of sources to a component.
+    type Make<'a> = &'a dyn Fn(&Path, &Path) -> Result<()>;
+    let builders: [(&str, &str, Make<'_>); 3] = [
         ("python", &componentize_py, &|folder, output| workshop.python(&componentize_py, folder, output)),
         ("starling", JCO, &|folder, output| workshop.starling(folder, output)),
         ("c", ZIG, &|folder, output| workshop.c(folder, output)),

@@ -68,7 +68,7 @@ impl Difference {
     #[must_use]
     pub fn of(before: &Ended, after: &Ended) -> Self {
         let fuel =
-            (before.fuel != after.fuel).then(|| Change { at: 0, before: Some(before.fuel), after: Some(after.fuel) });
+            (before.fuel != after.fuel).then_some(Change { at: 0, before: Some(before.fuel), after: Some(after.fuel) });
         Self { fuel, ..Self::of_results(before, after) }
     }
 

@@ -92,11 +92,14 @@ impl Did {
     }
 }
 
+/// A sample, with the tenant as it was.
+type Asked = (Arc<TenantView>, Sample);
+
 /// Where samples go; a bounded queue.
 pub(super) struct Shadows {
     previewer: Previewer,
-    sender: mpsc::Sender<(Arc<TenantView>, Sample)>,
-    receiver: std::sync::Mutex<Option<mpsc::Receiver<(Arc<TenantView>, Sample)>>>,
+    sender: mpsc::Sender<Asked>,
+    receiver: std::sync::Mutex<Option<mpsc::Receiver<Asked>>>,
 }
 
 impl Shadows {

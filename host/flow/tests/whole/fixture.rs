@@ -39,14 +39,14 @@ use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Tenant;
 use bulkhead_store::log::EventQuery;
 use bulkhead_store::log::NewEvent;
+use bulkhead_store::releases::Act;
+use bulkhead_store::releases::Switch;
 use bulkhead_store::sqlite;
 use bulkhead_store::sqlite::Sqlite;
 use bulkhead_store::work::ParkedFilter;
 use bulkhead_store::work::RunQuery;
 use bulkhead_store::work::RunState;
 use bulkhead_store::work::RunView;
-use bulkhead_store::releases::Act;
-use bulkhead_store::releases::Switch;
 use serde_json::Value;
 
 pub struct Host {

@@ -59,8 +59,8 @@ fn event(number: u32) -> Value {
             "total": f64::from(number % 97) * 12.5 - 3.0, "currency": "EUR", "rate": 0.5, "channel": "web", "product": customer,
             "customer": {"id": customer, "email": format!("{customer}@example.org"), "country": "DE"},
             "items": [{"sku": "KB-87", "quantity": number % 4 + 1, "price": 89.0},
-                      {"sku": if number % 11 == 0 { "?" } else { "MS-12" }, "quantity": 1, "price": 39.5}],
-            "text": if number % 5 == 0 { "a bad, awful thing" } else { "a very good one" },
+                      {"sku": if number.is_multiple_of(11) { "?" } else { "MS-12" }, "quantity": 1, "price": 39.5}],
+            "text": if number.is_multiple_of(5) { "a bad, awful thing" } else { "a very good one" },
             "repository": {"full_name": format!("org/repo-{}", number % 3)}, "action": "opened",
         },
     })

@@ -108,7 +108,7 @@ impl<N: Needs> FromRequestParts<Api> for Caller<N> {
             return Err(Problem::new(Code::TenantOnly, "this is an operator's key, and it belongs to no tenant")
                 .hint("use a tenant's key; POST /admin/v1/tenants/{tenant}/keys makes one"));
         };
-        let mut caller = Self { tenant, key, scopes, place: None, needs: PhantomData };
+        let mut caller = Self { tenant: *tenant, key, scopes, place: None, needs: PhantomData };
         match N::SCOPE {
             Some(scope) if !caller.may(scope) => {
                 let detail = format!("the key lacks the scope `{scope}`; it has: {}", caller.scopes.join(", "));

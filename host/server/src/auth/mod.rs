@@ -56,7 +56,7 @@ pub enum Identity {
     /// With a tenant's key.
     Tenant {
         /// The tenant as it was a moment ago.
-        tenant: Tenant,
+        tenant: Box<Tenant>,
         /// The key's id.
         key: String,
         /// What it may do.
@@ -162,9 +162,11 @@ impl Keyring {
         match &known.row {
             Some((key, tenant)) if right && key.revoked.is_none() => match (tenant, shown.kind) {
                 (Some(tenant), Kind::Tenant) if tenant.state == TenantState::Suspended => Err(Refusal::Suspended),
-                (Some(tenant), Kind::Tenant) => {
-                    Ok(Identity::Tenant { tenant: tenant.clone(), key: key.id.clone(), scopes: key.scopes.clone() })
-                }
+                (Some(tenant), Kind::Tenant) => Ok(Identity::Tenant {
+                    tenant: Box::new(tenant.clone()),
+                    key: key.id.clone(),
+                    scopes: key.scopes.clone(),
+                }),
                 (None, Kind::Operator) => Ok(Identity::Operator { key: key.id.clone() }),
                 _ => Err(self.failed(&shown.id)),
             },

@@ -162,12 +162,7 @@ fn quotas(raw: &raw::TenantLimits) -> Quotas {
 }
 
 fn recorder(raw: &raw::Recorder) -> recorder::Options {
-    recorder::Options {
-        sample: raw.sample,
-        bytes: raw.bytes.get(),
-        count_max: raw.kept,
-        bytes_max: raw.kept_bytes.0,
-    }
+    recorder::Options { sample: raw.sample, bytes: raw.bytes.get(), count_max: raw.kept, bytes_max: raw.kept_bytes.0 }
 }
 
 fn retention(raw: raw::Retention) -> Retention {
@@ -430,7 +425,10 @@ impl Checker<'_> {
 
     fn ceiling(&mut self, raw: &Ceiling) {
         if let Some((list, entry)) = raw.fault() {
-            self.wrong(&format!("ceiling.{list}"), format!("`{}` is nothing that can be granted", entry.escape_debug()));
+            self.wrong(
+                &format!("ceiling.{list}"),
+                format!("`{}` is nothing that can be granted", entry.escape_debug()),
+            );
         }
     }
 
@@ -439,7 +437,8 @@ impl Checker<'_> {
             self.wrong("recorder.sample", format!("{} is no part; it is from 0 to 1", raw.sample));
         }
         if raw.kept_bytes < raw.bytes {
-            let message = format!("{} is less than `recorder.bytes` ({}): not one would fit", raw.kept_bytes, raw.bytes);
+            let message =
+                format!("{} is less than `recorder.bytes` ({}): not one would fit", raw.kept_bytes, raw.bytes);
             self.wrong("recorder.kept_bytes", message);
         }
     }

@@ -78,7 +78,10 @@ pub async fn versions_are_activated_and_rolled_back(world: &mut World) -> Result
     for digest in ["1", "2", "3"] {
         world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
     }
-    assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })), "there is none before");
+    assert!(
+        matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })),
+        "there is none before"
+    );
     assert_eq!(world.store.switch_version(tenant, "p", &to(1)).await?.active, Some(1));
     assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })));
     let plugin = world.store.switch_version(tenant, "p", &to(3)).await?;
@@ -91,7 +94,10 @@ pub async fn versions_are_activated_and_rolled_back(world: &mut World) -> Result
     let (_, shown) = world.store.plugins(tenant).await?.remove(0);
     assert_eq!(shown.map(|version| version.number), Some(1));
     for (name, number) in [("p", 9), ("no", 1)] {
-        assert!(matches!(world.store.switch_version(tenant, name, &to(number)).await, Err(Error::NotFound { .. })), "{name}");
+        assert!(
+            matches!(world.store.switch_version(tenant, name, &to(number)).await, Err(Error::NotFound { .. })),
+            "{name}"
+        );
     }
     assert!(matches!(world.store.switch_version(tenant, "no", &back()).await, Err(Error::NotFound { .. })));
     Ok(())

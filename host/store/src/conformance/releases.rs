@@ -232,8 +232,7 @@ pub async fn what_plugins_are_allowed_is_kept(world: &mut World) -> Result<()> {
     let before = world.store.snapshot(tenant).await?.tenant;
     assert_eq!(before.policy, TenantPolicy::default());
     let policy: TenantPolicy =
-        serde_json::from_str(r#"{"grants":{"emit":["a.*"],"schedule":false}}"#)
-            .expect("because it is one");
+        serde_json::from_str(r#"{"grants":{"emit":["a.*"],"schedule":false}}"#).expect("because it is one");
     world.store.set_policy(tenant, &policy).await?;
     world.restart().await;
     let after = world.store.snapshot(tenant).await?.tenant;

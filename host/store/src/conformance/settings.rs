@@ -115,7 +115,10 @@ pub async fn every_change_raises_the_settings(world: &mut World) -> Result<()> {
             0 => _ = store.add_version(tenant, "p", &version("1"), at(1)).await?,
             1 => _ = store.switch_version(tenant, "p", &to(1)).await?,
             2 => {
-                _ = (store.add_version(tenant, "p", &version("2"), at(1)).await?, store.switch_version(tenant, "p", &to(2)).await?)
+                _ = (
+                    store.add_version(tenant, "p", &version("2"), at(1)).await?,
+                    store.switch_version(tenant, "p", &to(2)).await?,
+                )
             }
             3 => _ = store.switch_version(tenant, "p", &back()).await?,
             4 => store.retire(tenant, "p", 2, &by()).await?,

@@ -156,8 +156,8 @@ fn delete<'a>(tx: &'a mut Transaction<'_>, gone: &'a Gone) -> BoxFuture<'a, Resu
     fn key((tenant, _, key): &One, args: &mut Args) {
         args.int(tenant.0).blob(&key.0);
     }
-    let binds: [(&'static Rows, fn(&One, &mut Args)); 4] =
-        [(&EVENTS, position), (&RUNS, place), (&KEYS, key), (&DELIVERIES, place)];
+    type Bind = (&'static Rows, fn(&One, &mut Args));
+    let binds: [Bind; 4] = [(&EVENTS, position), (&RUNS, place), (&KEYS, key), (&DELIVERIES, place)];
     Box::pin(async move {
         let mut deleted = [0; 4];
         for (count, (rows, bind)) in deleted.iter_mut().zip(binds) {
