@@ -302,6 +302,11 @@ async fn list(
     page::of_names(&api, caller.uid(), "plugins", &paging, plugins.collect(), |plugin| &plugin.name).map(Json)
 }
 
+/// The tenant as it is now: what a key's cache knows of its ceiling may be a second old.
+pub(super) async fn present(api: &Api, tenant: &catalogue::Tenant) -> Result<catalogue::Tenant> {
+    Ok(api.store.tenant(tenant.id).await?.unwrap_or_else(|| tenant.clone()))
+}
+
 pub(super) async fn find(
     api: &Api,
     tenant: bulkhead_domain::id::TenantId,
@@ -322,7 +327,8 @@ async fn show(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<Str
     let (plugin, versions) = &known;
     let active = versions.iter().find(|version| plugin.active == Some(version.number));
     let digest = active.map(|version| version.digest.clone());
-    let view = |version| Version::new(&api, &caller.tenant, &known, &rollouts, version);
+    let tenant = present(&api, &caller.tenant).await?;
+    let view = |version| Version::new(&api, &tenant, &known, &rollouts, version);
     let versions = versions.iter().map(view).collect();
     let candidates = rollouts.iter().map(CandidateView::from).collect();
     Ok(Json(Shown { plugin: Plugin { candidates, ..Plugin::new(&api, &caller, plugin, digest) }, versions }))
@@ -343,7 +349,8 @@ async fn show_version(
     let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
     let version = known.1.iter().find(|version| version.number == number);
     let version = version.ok_or_else(|| Problem::not_found("version", &number.to_string()))?;
-    Ok(Json(Version::new(&api, &caller.tenant, &known, &rollouts, version)))
+    let tenant = present(&api, &caller.tenant).await?;
+    Ok(Json(Version::new(&api, &tenant, &known, &rollouts, version)))
 }
 
 /// How to take an upload.

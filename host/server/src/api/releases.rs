@@ -29,6 +29,7 @@ use crate::api::page::Paging;
 use crate::api::plugins::Plugin;
 use crate::api::plugins::Version;
 use crate::api::plugins::find;
+use crate::api::plugins::present;
 use crate::api::plugins::refused;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
@@ -169,7 +170,8 @@ async fn approve(
     api.changed(caller.id()).await;
     let known = find(&api, caller.id(), &name).await?;
     let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
-    Ok(Json(Version::new(&api, &caller.tenant, &known, &rollouts, &version)))
+    let tenant = present(&api, &caller.tenant).await?;
+    Ok(Json(Version::new(&api, &tenant, &known, &rollouts, &version)))
 }
 
 /// Something that was done to a plugin's versions.

@@ -4,6 +4,7 @@ mod hostile;
 mod publish;
 mod quotas;
 mod reading;
+mod releases;
 mod stream;
 mod waiting;
 

@@ -1,0 +1,118 @@
+//! Consent, ceilings and the history of versions, as keys of several kinds see them.
+
+use bulkhead_store::catalogue::NewVersion;
+use bytes::Bytes;
+use serde_json::Value;
+use serde_json::json;
+
+use super::Host;
+use super::User;
+use super::column;
+
+/// A version that asks for so much; what it does is not the question here.
+async fn version(host: &Host, user: &User<'_>, digest: &str, grants: Value) {
+    let new = NewVersion {
+        digest: format!("sha256:{digest}"),
+        wasm: Bytes::from(digest.to_owned()),
+        manifest: "{}".to_owned(),
+        inspection: "{}".to_owned(),
+        grants: grants.to_string(),
+        author: "key".to_owned(),
+        approves: false,
+        signature: None,
+    };
+    host.api.store.add_version(user.tenant.id, "p", &new, host.api.now()).await.expect("because the store works");
+}
+
+#[tokio::test]
+async fn what_asks_for_more_waits_until_somebody_who_may_agrees() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let limited = host.user(user.tenant.clone(), &["read", "plugins"]).await;
+    version(&host, &user, "1", json!({})).await;
+    version(&host, &user, "2", json!({"emit": ["orders.*"], "schedule": true})).await;
+    limited.post("/v1/plugins/p/activate", json!({"version": 1})).await;
+    assert_eq!(user.get("/v1/plugins/p/versions/2").await["state"], "needs-consent");
+    for (path, body) in [
+        ("/v1/plugins/p/activate", json!({"version": 2})),
+        ("/v1/plugins/p/rollback", json!({"version": 2})),
+        ("/v1/plugins/p/canary", json!({"version": 2, "percent": 5})),
+        ("/v1/plugins/p/shadow", json!({"version": 2})),
+    ] {
+        let answer = limited.call("POST", path, &[], body.to_string()).await;
+        let problem = answer.json();
+        assert_eq!((answer.status.as_u16(), &problem["code"]), (403, &json!("consent-needed")), "{path}: {problem}");
+    }
+    let answer = limited.call("POST", "/v1/plugins/p/versions/2/approve", &[], String::new()).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (403, &json!("scope-missing")));
+    let approved = user.post("/v1/plugins/p/versions/2/approve", json!({})).await;
+    assert_eq!((approved["state"].as_str(), approved["approval"]["by"].is_string()), (Some("ready"), true));
+    assert_eq!(limited.post("/v1/plugins/p/activate", json!({"version": 2})).await["active"], 2);
+    // The way back and forth again is free: both were active.
+    assert_eq!(limited.post("/v1/plugins/p/rollback", json!({})).await["active"], 1);
+    assert_eq!(limited.post("/v1/plugins/p/rollback", json!({"version": 2})).await["active"], 2);
+    let history = user.get("/v1/plugins/p/history").await;
+    assert_eq!(column(&history, "action"), ["rolled-back", "rolled-back", "activated", "approved", "activated"]);
+    let page = user.get("/v1/plugins/p/history?limit=2").await;
+    let next = page["next"].as_str().expect("because there are more");
+    let page = user.get(&format!("/v1/plugins/p/history?limit=2&after={next}")).await;
+    assert_eq!(column(&page, "action"), ["activated", "approved"]);
+}
+
+#[tokio::test]
+async fn a_tenants_ceiling_cuts_what_its_plugins_are_granted() {
+    let host = Host::start().await;
+    let (user, operator) = (host.tenant("acme").await, host.operator().await);
+    version(&host, &user, "1", json!({"emit": ["orders.**"], "http": ["x.example"], "schedule": true})).await;
+    let whole = user.get("/v1/plugins/p/versions/1").await;
+    assert_eq!((&whole["effective"], &whole["cut"]), (&whole["grants"], &Value::Null));
+    let path = "/admin/v1/tenants/acme/grants";
+    let ceiling = json!({"emit": ["orders.flagged"], "http": []});
+    let put = operator.call("PUT", path, &[], ceiling.to_string()).await;
+    assert_eq!((put.status.as_u16(), &put.json()["tenant"]), (200, &ceiling));
+    let cut = user.get("/v1/plugins/p/versions/1").await;
+    assert_eq!(cut["effective"], json!({"emit": ["orders.flagged"], "schedule": true}));
+    let expected = json!([{"grant": "emit orders.**", "by": "tenant"}, {"grant": "http x.example", "by": "tenant"}]);
+    assert_eq!(cut["cut"], expected);
+    let wrong = operator.call("PUT", path, &[], json!({"emit": ["a..b"]}).to_string()).await;
+    assert_eq!(wrong.status.as_u16(), 422);
+    assert_eq!(user.call("PUT", path, &[], ceiling.to_string()).await.status.as_u16(), 403);
+}
+
+#[tokio::test]
+async fn candidates_say_what_is_wrong_with_them() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    for digest in ["1", "2"] {
+        version(&host, &user, digest, json!({})).await;
+    }
+    let start =
+        async |body: Value| user.call("POST", "/v1/plugins/p/canary", &[], body.to_string()).await.status.as_u16();
+    assert_eq!(start(json!({"version": 2, "percent": 5})).await, 409, "nothing is active");
+    user.post("/v1/plugins/p/activate", json!({"version": 1})).await;
+    for wrong in [
+        json!({"version": 2}),
+        json!({"version": 2, "percent": 0}),
+        json!({"version": 2, "percent": 100.5}),
+        json!({"version": 2, "percent": 5, "key_hash": [0, 5]}),
+        json!({"version": 2, "key_hash": [5, 5]}),
+        json!({"version": 2, "percent": 5, "max_failure_rate": 1.5}),
+        json!({"version": 2, "percent": 5, "max_fuel_ratio": 0}),
+        json!({"version": 2, "percent": 5, "min_runs": 0}),
+    ] {
+        assert_eq!(start(wrong.clone()).await, 422, "{wrong}");
+    }
+    assert_eq!(start(json!({"version": 9, "percent": 5})).await, 404);
+    assert_eq!(start(json!({"version": 2, "key_hash": [10, 20.5], "max_fuel_ratio": 1.5})).await, 201);
+    assert_eq!(start(json!({"version": 2, "percent": 5})).await, 409, "one is under way");
+    let shown = user.get("/v1/plugins/p").await;
+    let candidate = &shown["candidates"][0];
+    assert_eq!((&candidate["kind"], &candidate["key_hash"]), (&json!("canary"), &json!([10.0, 20.5])));
+    assert_eq!(candidate["guard"]["max_fuel_ratio"], 1.5);
+    assert_eq!(shown["versions"][0]["state"], "canary");
+    let answer = user.call("DELETE", "/v1/plugins/p/canary", &[], String::new()).await;
+    assert_eq!(answer.status.as_u16(), 200);
+    assert_eq!(user.call("DELETE", "/v1/plugins/p/canary", &[], String::new()).await.status.as_u16(), 404);
+    let history = user.get("/v1/plugins/p/history").await;
+    assert_eq!(column(&history, "action"), ["canary-ended", "canary-started", "activated"]);
+}
