@@ -68,7 +68,9 @@ impl Build {
         screen::line(&format!("  size       {}", size(inspection)))?;
         screen::line(&format!("  world      {}", words::world(inspection)))?;
         screen::line(&format!("  digest     {}", inspection.digest))?;
-        for (at, line) in words::abilities(&project.manifest, inspection).iter().enumerate() {
+        for (at, line) in
+            words::abilities(&project.manifest, inspection.exports, &inspection.imports).iter().enumerate()
+        {
             screen::line(&format!("  {:9}  {}", if at == 0 { "does" } else { "" }, clean(line)))?;
         }
         for warning in &warnings {
@@ -143,7 +145,7 @@ fn described(project: &Project, built: &Built, warnings: &[String]) -> Result<Va
         "artifact": project.artifact()?.display().to_string(),
         "build_ms": u64::try_from(built.took.as_millis()).unwrap_or(u64::MAX),
         "world": words::world(inspection),
-        "does": words::abilities(&project.manifest, inspection),
+        "does": words::abilities(&project.manifest, inspection.exports, &inspection.imports),
         "inspection": inspection,
         "grants": project.manifest.grants,
         "warnings": warnings,

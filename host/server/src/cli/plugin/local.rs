@@ -44,9 +44,10 @@ pub struct Project {
 impl Project {
     /// Reads the manifest of a folder; a manifest itself stands for its folder.
     pub async fn open(path: &Path) -> Result<Self> {
-        let (folder, file) = match path.is_file() {
-            true => (path.parent().unwrap_or(Path::new("")).to_path_buf(), path.to_path_buf()),
-            false => (path.to_path_buf(), path.join(MANIFEST)),
+        let (folder, file) = if path.is_file() {
+            (path.parent().unwrap_or(Path::new("")).to_path_buf(), path.to_path_buf())
+        } else {
+            (path.to_path_buf(), path.join(MANIFEST))
         };
         if !file.is_file() {
             return Err(Error::hinted(
@@ -105,7 +106,7 @@ pub fn wrong(file: &Path, what: &str, code: &str, faults: Vec<Diagnostic>) -> Er
         code: code.to_owned(),
         detail: what.to_owned(),
         errors: faults.into_iter().map(fault).collect(),
-        file: Some(file.display().to_string()),
+        file: Some(file.strip_prefix(".").unwrap_or(file).display().to_string()),
         ..Problem::default()
     }))
 }

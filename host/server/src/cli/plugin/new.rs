@@ -1,8 +1,8 @@
 //! `bulkhead plugin new`: a folder that builds, from templates that this binary carries.
 //!
 //! A template is a folder below `templates/plugin/`; `{{ name }}` in its files becomes the plugin's name, `{{ module }}`
-//! the same with underscores. The SDK comes along where its language takes one from a folder, and the schemas of what
-//! the author will write, so that nothing has to be asked of a server.
+//! the same with underscores. The SDK of the language comes along, and the schemas of what the author will write, so that
+//! only public packages have to be asked of a server.
 
 use std::io::BufRead as _;
 use std::io::IsTerminal as _;
@@ -24,11 +24,50 @@ use crate::cli::screen;
 use crate::manifest::is_plain_name;
 
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates/plugin");
-static RUST_SOURCE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/rust/src");
-static RUST_MACROS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/rust/macros");
-static RUST_CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/rust/wit");
-const RUST_MANIFEST: &str = include_str!("../../../../../plugin-sdk/rust/Cargo.toml");
-const RUST_README: &str = include_str!("../../../../../plugin-sdk/rust/README.md");
+
+/// An SDK: where it goes in the plugin's folder, its folders there, and its single files.
+struct Sdk {
+    place: &'static str,
+    folders: &'static [(&'static str, &'static Dir<'static>)],
+    files: &'static [(&'static str, &'static str)],
+}
+
+static RUST: Sdk = Sdk {
+    place: "vendor/bulkhead-plugin",
+    folders: &[
+        ("src", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/rust/src")),
+        ("macros", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/rust/macros")),
+        ("wit", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/rust/wit")),
+    ],
+    files: &[
+        ("Cargo.toml", include_str!("../../../../../plugin-sdk/rust/Cargo.toml")),
+        ("README.md", include_str!("../../../../../plugin-sdk/rust/README.md")),
+    ],
+};
+
+static SCRIPT: Sdk = Sdk {
+    place: "vendor/bulkhead-plugin",
+    folders: &[
+        ("bin", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/js/bin")),
+        ("build", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/js/build")),
+        ("src", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/js/src")),
+        ("types", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/js/types")),
+        ("wit", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/js/wit")),
+    ],
+    files: &[
+        ("package.json", include_str!("../../../../../plugin-sdk/js/package.json")),
+        ("README.md", include_str!("../../../../../plugin-sdk/js/README.md")),
+    ],
+};
+
+static PYTHON: Sdk = Sdk {
+    place: "bulkhead_plugin",
+    folders: &[("", &include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/python/src/bulkhead_plugin"))],
+    files: &[("README.md", include_str!("../../../../../plugin-sdk/python/README.md"))],
+};
+
+/// What Python leaves beside its sources, also where a binary is built.
+const LEFT_BEHIND: &str = "__pycache__";
 
 const EXAMPLES: &str = "Examples:
   bulkhead plugin new fraud-score -t rust
@@ -75,6 +114,14 @@ impl Template {
             Self::Ts => "ts",
             Self::Js => "js",
             Self::Python => "python",
+        }
+    }
+
+    const fn sdk(self) -> &'static Sdk {
+        match self {
+            Self::Rust => &RUST,
+            Self::Ts | Self::Js => &SCRIPT,
+            Self::Python => &PYTHON,
         }
     }
 
@@ -152,13 +199,13 @@ fn make(path: &Path, name: &str, template: Template, files: &Dir<'_>) -> Result<
     write_all(files, files.path(), path, &|text| {
         text.replace("{{ name }}", name).replace("{{ module }}", &name.replace('-', "_"))
     })?;
-    if template == Template::Rust {
-        let sdk = path.join("vendor/bulkhead-plugin");
-        for (folder, files) in [("src", &RUST_SOURCE), ("macros", &RUST_MACROS), ("wit", &RUST_CONTRACT)] {
-            write_all(files, files.path(), &sdk.join(folder), &str::to_owned)?;
-        }
-        write(&sdk.join("Cargo.toml"), RUST_MANIFEST.as_bytes())?;
-        write(&sdk.join("README.md"), RUST_README.as_bytes())?;
+    let sdk = template.sdk();
+    let place = path.join(sdk.place);
+    for (folder, files) in sdk.folders {
+        write_all(files, files.path(), &place.join(folder), &str::to_owned)?;
+    }
+    for (file, text) in sdk.files {
+        write(&place.join(file), text.as_bytes())?;
     }
     for (file, schema) in [("plugin.json", schema::manifest()), ("fixture.json", schema::fixture())] {
         write(&path.join(".schema").join(file), format!("{schema:#}\n").as_bytes())?;
@@ -170,6 +217,7 @@ fn make(path: &Path, name: &str, template: Template, files: &Dir<'_>) -> Result<
 fn write_all(from: &Dir<'_>, root: &Path, to: &Path, change: &dyn Fn(&str) -> String) -> Result<()> {
     for entry in from.entries() {
         match entry {
+            DirEntry::Dir(folder) if folder.path().ends_with(LEFT_BEHIND) => {}
             DirEntry::Dir(folder) => write_all(folder, root, to, change)?,
             DirEntry::File(file) => {
                 let place = file.path().strip_prefix(root).unwrap_or(file.path());

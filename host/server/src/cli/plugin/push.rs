@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use bulkhead_sandbox::Exports;
 use clap::Args;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -12,7 +13,9 @@ use crate::cli::client::Client;
 use crate::cli::error::Error;
 use crate::cli::error::Result;
 use crate::cli::input;
+use crate::cli::paint::clean;
 use crate::cli::plugin::subscribe;
+use crate::cli::plugin::words;
 use crate::cli::screen;
 use crate::cli::screen::Format;
 use crate::cli::screen::Output;
@@ -23,7 +26,7 @@ use crate::manifest::Manifest;
 /// What is uploaded.
 #[derive(Debug, Args)]
 pub struct Push {
-    /// A component (`.wasm`), or a folder with a `plugin.toml` whose `[build] artifact` is one
+    /// A component (`.wasm`), JavaScript (`.js`), or a folder with a `plugin.toml` whose `[build] artifact` is a component
     path: PathBuf,
     /// Its manifest [default: a .toml of the same name beside the component, else plugin.toml in its folder]
     #[arg(short, long, value_name = "FILE")]
@@ -46,8 +49,10 @@ pub struct Push {
 pub struct Component {
     /// The plugin's name.
     pub name: String,
-    /// The component.
+    /// The component; or JavaScript, of which the host makes one.
     pub wasm: Vec<u8>,
+    /// Whether it is JavaScript.
+    pub is_source: bool,
     /// The manifest; without one the plugin gets no grants.
     pub manifest: Option<String>,
 }
@@ -66,13 +71,12 @@ impl Push {
         screen::line(&format!("plugin {name}: version {version} is {}", at(&answer, "/state")))?;
         screen::line(&format!("  digest   {}", at(&answer, "/digest")))?;
         screen::line(&format!("  size     {}", value::bytes(component.wasm.len() as u64)))?;
-        let imports = at(&answer, "/imports");
-        if !imports.is_empty() {
-            screen::line(&format!("  imports  {imports}"))?;
+        for (at, ability) in abilities(&answer, &component).iter().enumerate() {
+            screen::line(&format!("  {:7}  {}", if at == 0 { "does" } else { "" }, clean(ability)))?;
         }
         screen::line(&format!("  grants   {}", grants(answer.get("grants").unwrap_or(&Value::Null))))?;
         for warning in value::items(&answer, "/warnings") {
-            screen::note(&format!("warning: {}", crate::cli::paint::clean(&value::text(warning))))?;
+            screen::note(&format!("warning: {}", clean(&value::text(warning))))?;
         }
         self.rules(client, &component).await?;
         if self.activate { Ok(()) } else { screen::note(&format!("next: bulkhead plugin activate {name} {version}")) }
@@ -88,6 +92,17 @@ impl Push {
         }
         screen::note("its manifest names events: --with-rules makes the rules that bring them to it")
     }
+}
+
+/// What the host found that it does, in plain words.
+fn abilities(answer: &Value, component: &Component) -> Vec<String> {
+    // The host has taken the manifest: it reads.
+    let manifest = component.manifest.as_deref().and_then(|text| Manifest::parse(text).ok());
+    let texts = |pointer| value::items(answer, pointer).iter().map(value::text).collect::<Vec<String>>();
+    let exports = texts("/exports");
+    let has = |name: &str| exports.iter().any(|export| export == name);
+    let exports = Exports { handler: has("handler"), transformer: has("transformer") };
+    words::abilities(&manifest.unwrap_or_else(|| Manifest::bare(&component.name)), exports, &texts("/imports"))
 }
 
 /// `emit orders.*; schedule`, or `none`.
@@ -135,7 +150,8 @@ impl Component {
         };
         let stem = wasm.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
         let name = name.map(str::to_owned).or(named).unwrap_or(stem);
-        Ok(Self { name, wasm: input::bytes(&wasm).await?, manifest: manifest.map(|(_, text)| text) })
+        let is_source = wasm.extension().is_some_and(|ending| ending == "js" || ending == "mjs");
+        Ok(Self { name, wasm: input::bytes(&wasm).await?, is_source, manifest: manifest.map(|(_, text)| text) })
     }
 }
 
@@ -154,6 +170,14 @@ fn field(text: &str, path: &Path, table: &str, name: &str) -> Result<Option<Stri
 /// Sends it.
 pub async fn upload(client: &Client, component: &Component, activate: bool) -> Result<Value> {
     let query: &[(&str, &str)] = if activate { &[("activate", "true")] } else { &[] };
+    if component.is_source {
+        let Ok(source) = std::str::from_utf8(&component.wasm) else {
+            return Err(Error::failed("the source is not UTF-8 text".to_owned()));
+        };
+        let body = serde_json::json!({ "source": source, "manifest": component.manifest });
+        let request = client.request(Method::POST, &["v1", "plugins", &component.name, "source"], query)?;
+        return client.call(request.json(&body)).await;
+    }
     let request = client.request(Method::PUT, &["v1", "plugins", &component.name], query)?;
     let request = match &component.manifest {
         None => request.header(CONTENT_TYPE, "application/wasm").body(component.wasm.clone()),
@@ -204,6 +228,10 @@ mod tests {
         assert_eq!(near.name, "nearer");
         let named = Component::read(&at("fraud_score.wasm"), None, Some("mine")).await.expect("because it is there");
         assert_eq!(named.name, "mine");
+        assert!(!named.is_source);
+        write("greet.js", "function handle() {}");
+        let source = Component::read(&at("greet.js"), None, Some("greet")).await.expect("because it is there");
+        assert!(source.is_source);
         write("plugin.toml", "[plugin]\nname = \"other\"");
         assert!(Component::read(folder.path(), None, None).await.is_err());
     }

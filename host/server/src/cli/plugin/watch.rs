@@ -166,15 +166,15 @@ impl Watch {
         let patterns = globs(&project.build.watch);
         let artifact = project.build.artifact.as_ref().map(|artifact| root.join(artifact));
         let event = self.event.as_ref().and_then(|file| real(file).ok());
-        let mut bases: Vec<(PathBuf, RecursiveMode)> = vec![(root.clone(), RecursiveMode::NonRecursive)];
-        bases.push((root.join(test::FOLDER), RecursiveMode::NonRecursive));
+        // A pattern that begins with a star reaches every folder, if it reaches any.
+        let is_deep =
+            |pattern: &glob::Pattern| pattern.as_str().contains('/') && base(pattern.as_str()) == Path::new("");
+        let mode = if patterns.iter().any(is_deep) { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+        let mut bases = vec![(root.clone(), mode), (root.join(test::FOLDER), RecursiveMode::NonRecursive)];
         bases.extend(event.as_deref().and_then(Path::parent).map(|it| (it.to_path_buf(), RecursiveMode::NonRecursive)));
-        for pattern in &patterns {
-            let base = base(pattern.as_str());
-            if !base.as_os_str().is_empty() {
-                bases.push((root.join(base), RecursiveMode::Recursive));
-            }
-        }
+        let folders = patterns.iter().map(|pattern| base(pattern.as_str()));
+        let named = folders.filter(|folder| folder != Path::new(""));
+        bases.extend(named.map(|folder| (root.join(folder), RecursiveMode::Recursive)));
         let judge = move |path: &Path| {
             if Some(path) == event.as_deref() {
                 return Some(Change::Case);
@@ -185,12 +185,11 @@ impl Watch {
             let place = path.strip_prefix(&root).ok()?;
             let is_fixture = place.parent() == Some(Path::new(test::FOLDER))
                 && place.extension().is_some_and(|ending| ending == "json");
-            match () {
-                () if is_fixture => Some(Change::Case),
-                () if place == Path::new(MANIFEST) => Some(Change::Source),
-                () if patterns.iter().any(|pattern| pattern.matches_path(place)) => Some(Change::Source),
-                () => None,
+            if is_fixture {
+                return Some(Change::Case);
             }
+            let is_source = place == Path::new(MANIFEST) || patterns.iter().any(|pattern| pattern.matches_path(place));
+            is_source.then_some(Change::Source)
         };
         watching(&bases, sender, judge)
     }

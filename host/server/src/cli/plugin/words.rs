@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bulkhead_domain::policy::grants::Grants;
+use bulkhead_sandbox::Exports;
 use bulkhead_sandbox::Inspection;
 
 use crate::manifest::Manifest;
@@ -24,16 +25,16 @@ pub fn world(inspection: &Inspection) -> String {
 
 /// What it does, a line for each ability.
 #[must_use]
-pub fn abilities(manifest: &Manifest, inspection: &Inspection) -> Vec<String> {
+pub fn abilities(manifest: &Manifest, exports: Exports, imports: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
-    if inspection.exports.handler {
+    if exports.handler {
         lines.push("acts on events".to_owned());
     }
-    if inspection.exports.transformer {
+    if exports.transformer {
         lines.push("turns events into others".to_owned());
     }
     let grants = &manifest.grants;
-    let uses = Uses::of(inspection);
+    let uses = Uses::of(imports);
     if uses.settings {
         lines.push("reads its settings and the time of the attempt".to_owned());
         if !grants.secrets.is_empty() {
@@ -72,7 +73,7 @@ pub fn abilities(manifest: &Manifest, inspection: &Inspection) -> Vec<String> {
 /// Where the manifest and the component do not fit each other.
 #[must_use]
 pub fn warnings(manifest: &Manifest, inspection: &Inspection) -> Vec<String> {
-    let uses = Uses::of(inspection);
+    let uses = Uses::of(&inspection.imports);
     let Grants { emit, deliver, http, secrets, schedule } = &manifest.grants;
     let mut warnings = Vec::new();
     let effects = [("emit", !emit.is_empty()), ("deliver", !deliver.is_empty()), ("schedule", *schedule)];
@@ -123,9 +124,9 @@ struct Uses {
 }
 
 impl Uses {
-    fn of(inspection: &Inspection) -> Self {
+    fn of(imports: &[String]) -> Self {
         let mut uses = Self::default();
-        for import in &inspection.imports {
+        for import in imports {
             let name = import.split('@').next().unwrap_or_default();
             match name.split_once('/').unwrap_or((name, "")) {
                 ("bulkhead:plugin", "context") | ("wasi:config", _) => uses.settings = true,
@@ -154,7 +155,6 @@ fn list(entries: &BTreeSet<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_sandbox::Exports;
     use bulkhead_sandbox::Metadata;
 
     use super::*;
@@ -185,7 +185,7 @@ mod tests {
         ]);
         let manifest = manifest("emit = [\"orders.*\"]\nschedule = true\nhttp = [\"api.example.com\"]");
         assert_eq!(
-            abilities(&manifest, &inspection),
+            abilities(&manifest, inspection.exports, &inspection.imports),
             [
                 "acts on events",
                 "reads and writes its state, up to 10MiB",
