@@ -10,6 +10,7 @@ mod nodes;
 mod order;
 mod outbound;
 mod pasted;
+mod plugin_tools;
 mod preview;
 mod quotas;
 mod recorder;
