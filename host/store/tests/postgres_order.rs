@@ -252,9 +252,11 @@ async fn slow_appends_of_two_nodes_reach_readers_and_dispatch_once_and_in_order(
     }
     let fences = a.host_acquire("a", LEASE, u16::MAX).await.expect("because nobody else is there");
     let ended = Arc::new(AtomicBool::new(false));
+    // Readers go on until the lanes are done, whose last commits emit events.
+    let settled = Arc::new(AtomicBool::new(false));
     let (mut readers, mut lanes) = (Vec::new(), Vec::new());
     for tenant in &tenants {
-        readers.push(tokio::spawn(follow(b.clone(), *tenant, Arc::clone(&ended))));
+        readers.push(tokio::spawn(follow(b.clone(), *tenant, Arc::clone(&settled))));
         // Two of the lanes; the others have readers enough.
         for (shard, fence) in fences.iter().take(2) {
             let task = tokio::spawn(dispatch(a.clone(), *tenant, *shard, *fence, Arc::clone(&ended)));
@@ -277,6 +279,7 @@ async fn slow_appends_of_two_nodes_reach_readers_and_dispatch_once_and_in_order(
         emitted += new;
         dispatched.insert((tenant, shard), read);
     }
+    settled.store(true, Ordering::SeqCst);
     let mut more = 0;
     for (tenant, reader) in tenants.iter().zip(readers) {
         let read = reader.await.expect("because it does not panic");
