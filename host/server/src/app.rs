@@ -141,6 +141,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         Arc::clone(&directory),
         flow.dispatch.clone(),
         Arc::clone(&clock),
+        config.signatures.clone(),
     );
     let ending = CancellationToken::new();
     let sources = Supervisor::new(

@@ -1,7 +1,7 @@
 //! Taking plugins in: the one way of a component from bytes to a version, for the API and the watched folder alike.
 //!
 //! ```text
-//! name, manifest ──check──▶ inspect (compiles, in a process of its own) ──▶ add version ──▶ activate, if wanted
+//! name, manifest ──check──▶ inspect (compiles, in a process of its own) ──▶ signature ──▶ add version ──▶ activate, if wanted
 //! ```
 //!
 //! Nothing is stored before everything is checked. The same bytes with the same manifest are the same version, whoever
@@ -36,6 +36,9 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::manifest::Manifest;
+use crate::signature;
+use crate::signature::Statement;
+use crate::signature::Trust;
 
 /// Uploads in work at a time, over all tenants: each holds a component in memory.
 const UPLOADS_MAX: usize = 4;
@@ -55,6 +58,8 @@ pub struct Upload {
     pub wasm: Bytes,
     /// Its manifest; none is one without grants.
     pub manifest: Option<String>,
+    /// Its signature: a DSSE envelope.
+    pub signature: Option<String>,
     /// Who uploads it.
     pub author: String,
     /// Whether it becomes the active version.
@@ -115,6 +120,9 @@ pub enum Error {
     /// The component cannot run here.
     #[error("the component is refused")]
     Refused(#[source] Refused),
+    /// It is not signed as this host asks for it.
+    #[error(transparent)]
+    Signature(signature::Refusal),
     /// It asks for more than the active version has, and the uploader may not agree to that.
     #[error("it asks for more than the active version has")]
     Consent(Difference),
@@ -157,6 +165,7 @@ struct Inner {
     directory: Arc<Directory>,
     dispatch: dispatch::Handle,
     clock: Arc<dyn Clock>,
+    trust: Trust,
     all: Semaphore,
     /// One upload at a time for each tenant.
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
@@ -171,9 +180,10 @@ impl Installer {
         directory: Arc<Directory>,
         dispatch: dispatch::Handle,
         clock: Arc<dyn Clock>,
+        trust: Trust,
     ) -> Self {
         let (all, tenants, refusals) = (Semaphore::new(UPLOADS_MAX), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { store, sandbox, directory, dispatch, clock, all, tenants, refusals }) }
+        Self { inner: Arc::new(Inner { store, sandbox, directory, dispatch, clock, trust, all, tenants, refusals }) }
     }
 
     /// Takes one in.
@@ -186,10 +196,25 @@ impl Installer {
             Some(text) => Manifest::parse(text).map_err(Error::Manifest)?,
             None => Manifest::bare(&upload.name),
         };
+        // Before the component is compiled.
+        if inner.trust.required && upload.signature.is_none() {
+            return Err(Error::Signature(signature::Refusal::Missing));
+        }
         let tenant_turn = self.turn_of(upload.tenant);
         let turn = async { (tenant_turn.acquire_owned().await, inner.all.acquire().await) };
         let _turn = tokio::time::timeout(TURN_WAIT, turn).await.map_err(|_| Error::Busy)?;
         let inspection = self.inspect(upload.wasm.clone()).await?;
+        let mut warnings = warnings(&upload.name, &manifest, &inspection);
+        let statement = Statement::new(&upload.name, &manifest, &inspection);
+        let signature = match upload.signature.map(|envelope| inner.trust.verify(&envelope, &statement)) {
+            None => None,
+            Some(Ok(verified)) => Some(stored(&verified)),
+            Some(Err(refusal)) if inner.trust.required => return Err(Error::Signature(refusal)),
+            Some(Err(refusal)) => {
+                warnings.push(format!("{refusal}; it is not kept"));
+                None
+            }
+        };
         let present = inner.store.plugin(upload.tenant, &upload.name).await?;
         let difference = difference(&active_grants(present.as_ref()), &manifest.grants);
         let new = NewVersion {
@@ -200,7 +225,7 @@ impl Installer {
             grants: stored(&manifest.grants),
             author: upload.author,
             approves: upload.may_consent && !difference.added.is_empty(),
-            signature: None,
+            signature,
         };
         let now = inner.clock.now();
         let (version, is_new) = inner.store.add_version(upload.tenant, &upload.name, &new, now).await?;
@@ -220,7 +245,6 @@ impl Installer {
             self.plugin(upload.tenant, &upload.name).await?
         };
         self.refusals().remove(&(upload.tenant, upload.name.clone()));
-        let warnings = warnings(&upload.name, &manifest, &inspection);
         Ok(Installed { plugin, version, is_new, inspection, difference, needs_consent, warnings })
     }
 

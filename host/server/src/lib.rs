@@ -18,6 +18,7 @@ mod manifest;
 mod measure;
 mod node;
 mod secret_file;
+mod signature;
 mod store;
 mod telemetry;
 mod toml_text;

@@ -15,7 +15,7 @@ use rand::TryRngCore as _;
 /// Reads 32 bytes from a file; makes the file with random ones (mode 0400) if it is not there.
 pub fn load_or_create(path: &Path) -> anyhow::Result<[u8; 32]> {
     for _ in 0..2 {
-        match read(path) {
+        match load(path) {
             Ok(secret) => return Ok(secret),
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(error),
@@ -28,14 +28,20 @@ pub fn load_or_create(path: &Path) -> anyhow::Result<[u8; 32]> {
             _ => {}
         }
     }
-    read(path)
+    load(path)
+}
+
+/// Makes a file with 32 random bytes (mode 0400); one that is there is an error, and stays.
+pub fn create_new(path: &Path) -> anyhow::Result<[u8; 32]> {
+    create(path).with_context(|| format!("the secret file {} cannot be made", path.display()))
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-fn read(path: &Path) -> anyhow::Result<[u8; 32]> {
+/// Reads 32 bytes from a file that nobody but its owner can read or change.
+pub fn load(path: &Path) -> anyhow::Result<[u8; 32]> {
     let shown = path.display();
     let mut file = OpenOptions::new().read(true).open(path).with_context(|| format!("{shown} cannot be read"))?;
     let about = file.metadata().with_context(|| format!("{shown} cannot be read"))?;
@@ -52,7 +58,7 @@ fn read(path: &Path) -> anyhow::Result<[u8; 32]> {
 }
 
 /// The bytes are on disk under another name before the file gets its own, and an existing file is never replaced.
-fn create(path: &Path) -> io::Result<()> {
+fn create(path: &Path) -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     rand::rngs::OsRng.try_fill_bytes(&mut secret).map_err(io::Error::other)?;
     let new = path.with_extension(format!("new-{}", uuid::Uuid::new_v4().simple()));
@@ -67,9 +73,10 @@ fn create(path: &Path) -> io::Result<()> {
     written?;
     removed?;
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all(),
-        _ => Ok(()),
+        Some(folder) if !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all()?,
+        _ => {}
     }
+    Ok(secret)
 }
 
 #[cfg(test)]

@@ -91,6 +91,10 @@ codes! {
     ManifestInvalid = "manifest-invalid", UNPROCESSABLE_ENTITY, "The manifest is not valid";
     /// A component cannot run here.
     PluginRefused = "plugin-refused", UNPROCESSABLE_ENTITY, "The plugin is refused";
+    /// An upload has no signature, and the host takes only signed ones.
+    SignatureMissing = "signature-missing", UNPROCESSABLE_ENTITY, "A signature is needed";
+    /// An upload's signature is not good for it.
+    SignatureInvalid = "signature-invalid", UNPROCESSABLE_ENTITY, "The signature does not count";
     /// A plugin's settings do not fit what its manifest declares.
     ConfigInvalid = "config-invalid", UNPROCESSABLE_ENTITY, "The settings are not valid";
     /// A sink is not valid.

@@ -55,6 +55,8 @@ use crate::install::Upload;
 use crate::manifest;
 use crate::manifest::Manifest;
 use crate::manifest::Setting;
+use crate::signature;
+use crate::signature::Refusal;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -134,7 +136,7 @@ pub struct Version {
     /// Who agreed to what it asks for beyond the one before it, and when.
     #[serde(skip_serializing_if = "Option::is_none")]
     approval: Option<Approval>,
-    /// The signature that came with it.
+    /// The signature that came with it: `key`, whose it is, and the `envelope`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     signature: Option<Value>,
@@ -363,8 +365,9 @@ pub struct UploadQuery {
     activate: bool,
 }
 
-/// Uploads a version of a plugin: a component (`application/wasm`), or `multipart/form-data` with the parts `component`
-/// and `manifest` (plugin.toml). The same bytes with the same manifest are the version that is there already.
+/// Uploads a version of a plugin: a component (`application/wasm`), or `multipart/form-data` with the parts `component`,
+/// `manifest` (plugin.toml) and `signature` (a DSSE envelope). The same bytes with the same manifest are the version that
+/// is there already.
 #[utoipa::path(
     put, path = "/v1/plugins/{name}", tag = "plugins", summary = "Upload a version",
     params(("name" = String, Path, description = "The plugin's name"), UploadQuery),
@@ -372,7 +375,7 @@ pub struct UploadQuery {
     responses(
         (status = 201, description = "A new version", body = Uploaded),
         (status = 200, description = "The version that is there already", body = Uploaded),
-        (status = 422, description = "The manifest or the component is refused")
+        (status = 422, description = "The manifest, the component or the signature is refused")
     )
 )]
 async fn upload(
@@ -386,12 +389,22 @@ async fn upload(
     install(&api, &caller, name, parts, &query).await
 }
 
+/// What is uploaded, apart from its name.
+pub(super) struct Parts {
+    /// The component.
+    pub(super) wasm: Bytes,
+    /// Its manifest.
+    pub(super) manifest: Option<String>,
+    /// Its signature.
+    pub(super) signature: Option<String>,
+}
+
 /// Takes a component with its manifest as a new version.
 pub(super) async fn install(
     api: &Api,
     caller: &Caller<Plugins>,
     name: String,
-    (wasm, manifest): (Bytes, Option<String>),
+    Parts { wasm, manifest, signature }: Parts,
     query: &UploadQuery,
 ) -> Result<Response> {
     let upload = Upload {
@@ -399,6 +412,7 @@ pub(super) async fn install(
         name,
         wasm,
         manifest,
+        signature,
         author: caller.key.clone(),
         activate: if query.activate { Activate::Yes } else { Activate::No },
         may_consent: caller.may(Scope::Consent),
@@ -436,12 +450,15 @@ fn exports(inspection: &bulkhead_sandbox::Inspection) -> Vec<&'static str> {
         .collect()
 }
 
-/// The component and its manifest, in either form.
-async fn parts(api: &Api, request: Request) -> Result<(Bytes, Option<String>)> {
+/// The component and what comes with it, in either form.
+async fn parts(api: &Api, request: Request) -> Result<Parts> {
     let limit = api.limits.upload_bytes;
     let (parts, content) = request.into_parts();
     match media_type(&parts.headers).as_str() {
-        "application/wasm" => Ok((body::read(&parts.headers, content, limit).await?, None)),
+        "application/wasm" => {
+            let wasm = body::read(&parts.headers, content, limit).await?;
+            Ok(Parts { wasm, manifest: None, signature: None })
+        }
         "multipart/form-data" => {
             // Read with our own bounds of size and time first; taking it apart then waits for nobody.
             let whole = body::read(&parts.headers, content, limit).await?;
@@ -452,17 +469,21 @@ async fn parts(api: &Api, request: Request) -> Result<(Bytes, Option<String>)> {
             axum::extract::DefaultBodyLimit::disable().apply(&mut request);
             form(request).await
         }
-        other => Err(Problem::new(Code::MediaType, format!("`{}` is not taken here", shown(other)))
-            .hint("send application/wasm, or multipart/form-data with the parts `component` and `manifest`")),
+        other => Err(Problem::new(Code::MediaType, format!("`{}` is not taken here", shown(other))).hint(
+            "send application/wasm, or multipart/form-data with the parts `component`, `manifest` and `signature`",
+        )),
     }
 }
 
-async fn form(request: Request) -> Result<(Bytes, Option<String>)> {
+async fn form(request: Request) -> Result<Parts> {
     let malformed = |detail: String| Problem::new(Code::BodyMalformed, detail);
     let form = Multipart::from_request(request, &()).await;
     let mut form =
         form.map_err(|rejection| malformed(format!("the form cannot be read: {}", rejection.body_text())))?;
-    let (mut wasm, mut manifest) = (None, None);
+    let text = |part: &str, content: Bytes| {
+        String::from_utf8(content.to_vec()).map_err(|_| malformed(format!("the {part} is not UTF-8 text")))
+    };
+    let (mut wasm, mut manifest, mut signature) = (None, None, None);
     while let Some(field) =
         form.next_field().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?
     {
@@ -470,19 +491,21 @@ async fn form(request: Request) -> Result<(Bytes, Option<String>)> {
         let content = field.bytes().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?;
         match name.as_str() {
             "component" if wasm.is_none() => wasm = Some(content),
-            "manifest" if manifest.is_none() => {
-                let text = String::from_utf8(content.to_vec());
-                manifest = Some(text.map_err(|_| malformed("the manifest is not UTF-8 text".to_owned()))?);
+            "manifest" if manifest.is_none() => manifest = Some(text("manifest", content)?),
+            "signature" if signature.is_none() => signature = Some(text("signature", content)?),
+            "component" | "manifest" | "signature" => {
+                return Err(malformed(format!("the part `{name}` is there twice")));
             }
-            "component" | "manifest" => return Err(malformed(format!("the part `{name}` is there twice"))),
             other => {
                 return Err(malformed(format!("the form has a part `{}`", shown(other)))
-                    .hint("the parts are `component` (application/wasm) and `manifest` (plugin.toml)"));
+                    .hint(
+                    "the parts are `component` (application/wasm), `manifest` (plugin.toml) and `signature` (a DSSE envelope)",
+                ));
             }
         }
     }
     let missing = || malformed("the form has no part `component`".to_owned());
-    Ok((wasm.ok_or_else(missing)?, manifest))
+    Ok(Parts { wasm: wasm.ok_or_else(missing)?, manifest, signature })
 }
 
 pub(super) fn refused(error: install::Error) -> Problem {
@@ -501,6 +524,13 @@ pub(super) fn refused(error: install::Error) -> Problem {
         }
         install::Error::Refused(refused) => {
             Problem::new(Code::PluginRefused, refused.detail).hint(refused.hint).with("reason", refused.code)
+        }
+        install::Error::Signature(refusal) => {
+            let code = match refusal {
+                Refusal::Missing => Code::SignatureMissing,
+                Refusal::Invalid(_) => Code::SignatureInvalid,
+            };
+            Problem::new(code, refusal.to_string()).hint(signature::HINT)
         }
         install::Error::Consent(difference) => {
             let added = difference.added.join(", ");

@@ -26,6 +26,7 @@ use crate::api::extract::Plugins;
 use crate::api::extract::media_type;
 use crate::api::extract::shown;
 use crate::api::plugins;
+use crate::api::plugins::Parts;
 use crate::api::plugins::UploadQuery;
 use crate::api::plugins::Uploaded;
 use crate::api::problem::Fault;
@@ -33,9 +34,10 @@ use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::state::Api;
 use crate::manifest;
+use crate::signature;
 
-/// Bytes of a body: a source that is all escapes in JSON, and a manifest.
-const BODY_MAX: usize = 2 * script::SIZE_MAX + manifest::SIZE_MAX;
+/// Bytes of a body: a source that is all escapes in JSON, a manifest and a signature.
+const BODY_MAX: usize = 2 * script::SIZE_MAX + manifest::SIZE_MAX + 2 * signature::SIZE_MAX;
 /// Sources that are looked at at a time: each is run for up to two seconds.
 static CHECKS: Semaphore = Semaphore::const_new(2);
 /// How long one waits for its turn.
@@ -56,6 +58,9 @@ pub struct Source {
     /// Its manifest (plugin.toml); without one the plugin gets no grants.
     #[serde(default)]
     manifest: Option<String>,
+    /// The signature of the component that comes of it, as `bulkhead plugin sign` writes it.
+    #[serde(default)]
+    signature: Option<String>,
 }
 
 /// Makes a version of a plugin from JavaScript. The body is the text (`text/javascript`), or JSON with the text and a
@@ -77,9 +82,9 @@ async fn upload_source(
     Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<Response> {
-    let Source { source, manifest } = read(request).await?;
+    let Source { source, manifest, signature } = read(request).await?;
     let wasm = component(&api, source).await?;
-    plugins::install(&api, &caller, name, (wasm, manifest), &query).await
+    plugins::install(&api, &caller, name, Parts { wasm, manifest, signature }, &query).await
 }
 
 /// The body in either form.
@@ -99,7 +104,7 @@ async fn read(request: Request) -> Result<Source> {
     }
     let source = String::from_utf8(bytes.to_vec())
         .map_err(|_| Problem::new(Code::BodyMalformed, "the source is not UTF-8 text"))?;
-    Ok(Source { source, manifest: None })
+    Ok(Source { source, manifest: None, signature: None })
 }
 
 async fn component(api: &Api, source: String) -> Result<Bytes> {

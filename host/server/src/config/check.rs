@@ -38,6 +38,8 @@ use crate::config::raw;
 use crate::config::source;
 use crate::measure::Bytes;
 use crate::measure::Span;
+use crate::signature::Public;
+use crate::signature::Trust;
 
 /// The shortest operator's key that is taken from outside: 128 bits in hexadecimal digits.
 const OPERATOR_KEY_MIN: usize = 32;
@@ -64,6 +66,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     checker.retention(raw.retention);
     checker.recorder(&raw.recorder);
     checker.ceiling(&raw.ceiling);
+    let signatures = checker.signatures(&raw.signatures);
     checker.together(&raw);
     let (problems, warnings) = (checker.problems, checker.warnings);
     match (listen, store, problems.is_empty()) {
@@ -95,6 +98,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
             retention: retention(raw.retention),
             recorder: recorder(&raw.recorder),
             ceiling: raw.ceiling.clone(),
+            signatures,
             sources,
             operator_key,
             compiler: Compiler::default(),
@@ -430,6 +434,24 @@ impl Checker<'_> {
                 format!("`{}` is nothing that can be granted", entry.escape_debug()),
             );
         }
+    }
+
+    fn signatures(&mut self, raw: &raw::Signatures) -> Trust {
+        let mut keys = Vec::new();
+        for text in &raw.trusted {
+            match Public::parse(text) {
+                Some(key) => keys.push(key),
+                None => self.wrong_with(
+                    "signatures.trusted",
+                    format!("`{}` is no public key", text.escape_debug()),
+                    "write what `bulkhead plugin keygen` printed: bhp_ and 43 more signs",
+                ),
+            }
+        }
+        if raw.required && raw.trusted.is_empty() {
+            self.wrong("signatures.required", "`signatures.trusted` is empty: no plugin could ever be uploaded");
+        }
+        Trust { required: raw.required, keys }
     }
 
     fn recorder(&mut self, raw: &raw::Recorder) {

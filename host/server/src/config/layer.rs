@@ -144,6 +144,10 @@ impl Layers {
                 // Sizes are numbers or texts; what this is not, the check below says.
                 Err(_) => Value::String(text.to_owned()),
             },
+            Some(Value::Boolean(_)) => match text.trim().parse() {
+                Ok(truth) => Value::Boolean(truth),
+                Err(_) => Value::String(text.to_owned()),
+            },
             Some(Value::Float(_)) => match text.trim().parse() {
                 Ok(number) => Value::Float(number),
                 Err(_) => Value::String(text.to_owned()),

@@ -30,6 +30,8 @@ use bulkhead_sandbox::Compiler;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+use crate::signature::Trust;
+
 pub use crate::config::error::Error;
 pub use crate::config::error::Problem;
 
@@ -97,6 +99,8 @@ pub struct Config {
     pub recorder: recorder::Options,
     /// The most that any tenant's plugins may be granted.
     pub ceiling: Ceiling,
+    /// Whose signatures of plugins count.
+    pub(crate) signatures: Trust,
     /// Queues of others that events are taken from.
     pub sources: Vec<Spec>,
     /// The operator's key, if it is set from outside.

@@ -35,6 +35,7 @@ pub struct Config {
     pub retention: Retention,
     pub recorder: Recorder,
     pub ceiling: Ceiling,
+    pub signatures: Signatures,
     pub sources: Vec<Source>,
 }
 
@@ -157,6 +158,13 @@ pub struct Retention {
     pub events: Keep,
     pub parked: Keep,
     pub usage: Keep,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signatures {
+    pub required: bool,
+    pub trusted: Vec<String>,
 }
 
 /// For how long something is kept; none is for ever.

@@ -206,3 +206,19 @@ fn the_operators_key_is_checked_and_never_shown() {
         assert!(!text.contains("0123456789abcdef"), "{text}");
     }
 }
+
+#[test]
+fn signatures_are_asked_for_with_keys_that_can_sign() {
+    let none = load("", &[], &Flags::default()).expect("because the defaults are right").signatures;
+    assert_eq!((none.required, none.keys.len()), (false, 0));
+    let key = "bhp_iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w";
+    let environment = [("BULKHEAD_SIGNATURES_REQUIRED", "true"), ("BULKHEAD_SIGNATURES_TRUSTED", key)];
+    let asked = load("", &environment, &Flags::default()).expect("because it is right").signatures;
+    assert_eq!((asked.required, asked.keys[0].to_string().as_str()), (true, key));
+    let text = wrong("[signatures]\nrequired = true\n", &[]);
+    assert!(text.contains("signatures.required") && text.contains("no plugin could ever be uploaded"), "{text}");
+    let text = wrong("[signatures]\ntrusted = [\"bhp_AAAA\"]\n", &[]);
+    assert!(text.contains("signatures.trusted") && text.contains("bhp_AAAA"), "{text}");
+    let text = wrong("", &[("BULKHEAD_SIGNATURES_REQUIRED", "maybe")]);
+    assert!(text.contains("BULKHEAD_SIGNATURES_REQUIRED"), "{text}");
+}

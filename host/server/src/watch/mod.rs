@@ -1,5 +1,5 @@
-//! The watched folder: `DIR/<tenant>/<plugin>.wasm`, with `<plugin>.toml` beside it, becomes a new active version whenever
-//! it changes.
+//! The watched folder: `DIR/<tenant>/<plugin>.wasm`, with `<plugin>.toml` and `<plugin>.sig` beside it, becomes a new active
+//! version whenever one of them changes.
 //!
 //! ```text
 //! unseen ──changed──▶ settling ──300 ms unchanged, whole──▶ installing ──▶ handled (taken or refused)
@@ -36,6 +36,8 @@ use crate::install::Error;
 use crate::install::Installer;
 use crate::install::Refusal;
 use crate::install::Upload;
+use crate::signature;
+use crate::watch::read::Files;
 use crate::watch::read::Read;
 use crate::watch::scan::Seen;
 use crate::watch::scan::Stamp;
@@ -189,9 +191,9 @@ impl<C: Clock> Watch<C> {
         let (dir, name) = key.clone();
         let read = tokio::task::spawn_blocking(move || read::read(&folder, &dir, &name, &stamp)).await;
         let handled = match read {
-            Ok(Read::Whole { wasm, manifest }) => {
+            Ok(Read::Whole(files)) => {
                 let activate = if from_start { Activate::IfNew } else { Activate::Yes };
-                self.install(tenant, &key.1, wasm, manifest, activate).await
+                self.install(tenant, &key.1, files, activate).await
             }
             Ok(Read::Partial(reason)) if waited >= PATIENCE => {
                 self.refused(
@@ -216,19 +218,13 @@ impl<C: Clock> Watch<C> {
     }
 
     /// True unless it should be tried again.
-    async fn install(
-        &self,
-        tenant: &Tenant,
-        name: &str,
-        wasm: bytes::Bytes,
-        manifest: Option<String>,
-        activate: Activate,
-    ) -> bool {
+    async fn install(&self, tenant: &Tenant, name: &str, files: Files, activate: Activate) -> bool {
         let upload = Upload {
             tenant: tenant.id,
             name: name.to_owned(),
-            wasm,
-            manifest,
+            wasm: files.wasm,
+            manifest: files.manifest,
+            signature: files.signature,
             author: AUTHOR.to_owned(),
             activate,
             // The folder is the operator's: whoever can write there has agreed.
@@ -331,6 +327,17 @@ fn words(error: &Error) -> (String, String, String) {
         Error::Manifest(faults) => {
             let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
             ("manifest-invalid".to_owned(), lines.join("\n"), "Mend the manifest beside the component.".to_owned())
+        }
+        Error::Signature(refusal) => {
+            let code = match refusal {
+                signature::Refusal::Missing => "signature-missing",
+                signature::Refusal::Invalid(_) => "signature-invalid",
+            };
+            (
+                code.to_owned(),
+                format!("{refusal}."),
+                format!("The .sig lies beside the component; {}.", signature::HINT),
+            )
         }
         other => {
             let cause = std::error::Error::source(other).map(|cause| format!(": {cause}")).unwrap_or_default();

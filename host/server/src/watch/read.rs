@@ -15,13 +15,8 @@ use crate::watch::scan::Stamp;
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// Both are there.
-    Whole {
-        /// The component.
-        wasm: Bytes,
-        /// The manifest, if there is one.
-        manifest: Option<String>,
-    },
+    /// All that should be there is.
+    Whole(Files),
     /// The component ends in the middle of something: somebody may still be writing.
     Partial(String),
     /// A file is not any more what it was when it was looked at.
@@ -30,25 +25,39 @@ pub enum Read {
     Impossible(String),
 }
 
-/// Reads `folder/tenant/plugin.wasm` and `.toml`.
+/// What is in a plugin's files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The component.
+    pub wasm: Bytes,
+    /// The manifest, if there is one.
+    pub manifest: Option<String>,
+    /// The signature, if there is one.
+    pub signature: Option<String>,
+}
+
+/// Reads `folder/tenant/plugin.wasm`, `.toml` and `.sig`.
 pub fn read(folder: &Path, tenant: &str, plugin: &str, stamp: &Stamp) -> Read {
     let path = folder.join(tenant).join(format!("{plugin}.wasm"));
     let wasm = match file(&path, stamp.wasm(), SIZE_MAX) {
         Ok(wasm) => wasm,
         Err(read) => return read,
     };
-    let manifest = match stamp.manifest() {
-        None => None,
-        Some(stamp) => match file(&path.with_extension("toml"), stamp, crate::manifest::SIZE_MAX) {
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => Some(text),
-                Err(_) => return Read::Impossible("the manifest is no text in UTF-8.".to_owned()),
-            },
-            Err(read) => return read,
-        },
+    let beside = |what: &str, ending: &str, stamp: Option<&File>, most: usize| {
+        let Some(stamp) = stamp else { return Ok(None) };
+        let text = String::from_utf8(file(&path.with_extension(ending), stamp, most)?);
+        text.map(Some).map_err(|_| Read::Impossible(format!("the {what} is no text in UTF-8.")))
+    };
+    let manifest = match beside("manifest", "toml", stamp.manifest(), crate::manifest::SIZE_MAX) {
+        Ok(manifest) => manifest,
+        Err(read) => return read,
+    };
+    let signature = match beside("signature", "sig", stamp.signature(), crate::signature::SIZE_MAX) {
+        Ok(signature) => signature,
+        Err(read) => return read,
     };
     match whole(&wasm) {
-        Ok(()) => Read::Whole { wasm: wasm.into(), manifest },
+        Ok(()) => Read::Whole(Files { wasm: wasm.into(), manifest, signature }),
         Err(reason) => Read::Partial(reason),
     }
 }
@@ -121,6 +130,28 @@ fn whole(wasm: &[u8]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::scan::scan;
+
+    #[test]
+    fn what_lies_beside_a_component_is_read_with_it() {
+        let folder = tempfile::tempdir().expect("because there is room");
+        let at = |name: &str| folder.path().join("acme").join(name);
+        std::fs::create_dir(folder.path().join("acme")).expect("because there is room");
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).expect("because there is room");
+        let look = || {
+            let seen = scan(folder.path()).expect("because it is there");
+            seen.plugins.into_values().next().expect("because there is a plugin")
+        };
+        write("shop.wasm", "\0asm\x0d\0\x01\0");
+        let unsigned = look();
+        write("shop.sig", "{}");
+        let signed = look();
+        assert_ne!(unsigned, signed, "a signature that comes later is a change");
+        let Read::Whole(files) = read(folder.path(), "acme", "shop", &signed) else { panic!("it is whole") };
+        assert_eq!((files.manifest, files.signature.as_deref()), (None, Some("{}")));
+        write("shop.sig", "{ }");
+        assert_eq!(read(folder.path(), "acme", "shop", &signed), Read::Changed);
+    }
 
     #[test]
     fn only_what_ends_with_a_section_is_whole() {

@@ -17,6 +17,7 @@ const PLUGINS_MAX: usize = 10_000;
 pub struct Stamp {
     wasm: File,
     manifest: Option<File>,
+    signature: Option<File>,
 }
 
 /// The state of one file.
@@ -49,6 +50,11 @@ impl Stamp {
     /// The manifest's, if there is one.
     pub fn manifest(&self) -> Option<&File> {
         self.manifest.as_ref()
+    }
+
+    /// The signature's, if there is one.
+    pub fn signature(&self) -> Option<&File> {
+        self.signature.as_ref()
     }
 }
 
@@ -103,16 +109,19 @@ fn plugins(folder: &DirEntry, tenant: &str, seen: &mut Seen) -> io::Result<()> {
             seen.odd.push(format!("`{tenant}/{file}` is no regular file: links and other things are passed over"));
             continue;
         }
-        let manifest = entry.path().with_extension("toml").symlink_metadata().ok();
-        if manifest.as_ref().is_some_and(|about| !about.is_file()) {
-            seen.odd.push(format!("`{tenant}/{plugin}.toml` is no regular file: the plugin is passed over"));
+        let beside = |ending| entry.path().with_extension(ending).symlink_metadata().ok();
+        let (manifest, signature) = (beside("toml"), beside("sig"));
+        let is_odd = |about: &Option<Metadata>| about.as_ref().is_some_and(|about| !about.is_file());
+        if let Some(ending) = is_odd(&manifest).then_some("toml").or(is_odd(&signature).then_some("sig")) {
+            seen.odd.push(format!("`{tenant}/{plugin}.{ending}` is no regular file: the plugin is passed over"));
             continue;
         }
         if seen.plugins.len() >= PLUGINS_MAX {
             seen.odd.push(format!("more than {PLUGINS_MAX} plugins: the others are passed over"));
             return Ok(());
         }
-        let stamp = Stamp { wasm: File::of(&about), manifest: manifest.as_ref().map(File::of) };
+        let [manifest, signature] = [manifest, signature].map(|about| about.as_ref().map(File::of));
+        let stamp = Stamp { wasm: File::of(&about), manifest, signature };
         seen.plugins.insert((tenant.to_owned(), plugin.to_owned()), stamp);
     }
     Ok(())

@@ -5,6 +5,7 @@ mod publish;
 mod quotas;
 mod reading;
 mod releases;
+mod signatures;
 mod stream;
 mod waiting;
 
@@ -58,6 +59,7 @@ use crate::api::state::Streams;
 use crate::auth::Keyring;
 use crate::config::ApiLimits;
 use crate::install::Installer;
+use crate::signature::Trust;
 
 /// Nothing that is waited for takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,6 +89,11 @@ pub struct Answer {
 
 impl Host {
     pub async fn start() -> Self {
+        Self::trusting(Trust::default()).await
+    }
+
+    /// One that asks for signatures so.
+    pub async fn trusting(trust: Trust) -> Self {
         let limits = inbox::Limits { event_bytes: 1_000, batch_events: 3, depth: 8, ..inbox::Limits::default() };
         let folder = tempfile::tempdir().expect("because there is room");
         let sqlite = Sqlite::open(sqlite::Options::new(folder.path().join("store.db")));
@@ -132,6 +139,7 @@ impl Host {
             Arc::clone(&directory),
             flow.dispatch.clone(),
             Arc::clone(&clock),
+            trust,
         );
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
         let sources = Supervisor::new(
@@ -157,7 +165,7 @@ impl Host {
             sandbox,
             installer,
             previewer: flow.previewer.clone(),
-            limits: ApiLimits { upload_bytes: 1 << 20, document_bytes: 1 << 20, streams: 2, requests: 64 },
+            limits: ApiLimits { upload_bytes: 4 << 20, document_bytes: 1 << 20, streams: 2, requests: 64 },
             metrics,
             places: Places::new(64),
             trials: crate::api::trials::Trials::default(),

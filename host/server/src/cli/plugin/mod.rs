@@ -1,7 +1,7 @@
 //! `bulkhead plugin`: write one, upload versions, switch between them, look inside.
 //!
 //! Reading order: the tree of commands here; on this machine `local` (a plugin's folder and its sandbox), `new`, `build`
-//! with `toolchain` and `words`, `test` with `report`, `run`, `watch`; on a host `push` (upload) and `inside` (settings, state, logs).
+//! with `toolchain` and `words`, `test` with `report`, `run`, `watch`, `sign`; on a host `push` (upload) and `inside` (settings, state, logs).
 
 mod build;
 mod capture;
@@ -16,6 +16,7 @@ mod replay;
 mod report;
 mod run;
 mod schema;
+mod sign;
 mod subscribe;
 mod test;
 mod toolchain;
@@ -67,10 +68,11 @@ const VERSIONS: &[Column] = &[
     ("DIGEST", "/digest", Cell::Text),
     ("SIZE", "/size|/inspection/size", Cell::Bytes),
     ("BY", "/author", Cell::Text),
+    ("SIGNED BY", "/signature/key", Cell::Text),
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Plugins: new, build, test, run, watch; push, list, show, activate, rollback, approve, history, canary, shadow, retire, pause, resume, config, state, logs, replay, capture
+/// Plugins: new, build, test, run, watch, keygen, sign; push, list, show, activate, rollback, approve, history, canary, shadow, retire, pause, resume, config, state, logs, replay, capture
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Plugin {
@@ -103,6 +105,10 @@ enum Work {
     Watch(watch::Watch),
     /// Print the JSON Schema of plugin.toml, for editors
     Schema(schema::Schema),
+    /// Make a key to sign with, and print the public one
+    Keygen(sign::Keygen),
+    /// Sign a component for its name and version: a .sig beside it, which `push` sends
+    Sign(sign::Sign),
 }
 
 /// What a host is asked for.
@@ -234,6 +240,8 @@ impl Work {
             Self::Run(run) => run.run().await,
             Self::Watch(watch) => watch.run(connection).await,
             Self::Schema(schema) => schema.run(),
+            Self::Keygen(keygen) => keygen.run(),
+            Self::Sign(sign) => sign.run().await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Upload: finds the component and its manifest, and sends both.
+//! Upload: finds the component, its manifest and its signature, and sends them.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ pub struct Push {
     /// Its manifest [default: a .toml of the same name beside the component, else plugin.toml in its folder]
     #[arg(short, long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// Its signature [default: a .sig of the same name beside the component, if it is there]
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     /// The plugin's name [default: the manifest's, else the file's]
     #[arg(long)]
     name: Option<String>,
@@ -55,12 +58,19 @@ pub struct Component {
     pub is_source: bool,
     /// The manifest; without one the plugin gets no grants.
     pub manifest: Option<String>,
+    /// The signature beside it.
+    pub signature: Option<String>,
+    /// Where it was read from.
+    pub file: PathBuf,
 }
 
 impl Push {
     /// Does it.
     pub async fn run(self, client: &Client) -> Result<()> {
-        let component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
+        let mut component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
+        if let Some(file) = &self.signature {
+            component.signature = Some(input::text(file).await?);
+        }
         let answer = upload(client, &component, self.activate).await?;
         if self.format.output == Output::Json {
             screen::json(&answer)?;
@@ -151,7 +161,10 @@ impl Component {
         let stem = wasm.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
         let name = name.map(str::to_owned).or(named).unwrap_or(stem);
         let is_source = wasm.extension().is_some_and(|ending| ending == "js" || ending == "mjs");
-        Ok(Self { name, wasm: input::bytes(&wasm).await?, is_source, manifest: manifest.map(|(_, text)| text) })
+        let signature = wasm.with_extension("sig");
+        let signature = if signature.is_file() { Some(input::text(&signature).await?) } else { None };
+        let manifest = manifest.map(|(_, text)| text);
+        Ok(Self { name, wasm: input::bytes(&wasm).await?, is_source, manifest, signature, file: wasm })
     }
 }
 
@@ -174,29 +187,28 @@ pub async fn upload(client: &Client, component: &Component, activate: bool) -> R
         let Ok(source) = std::str::from_utf8(&component.wasm) else {
             return Err(Error::failed("the source is not UTF-8 text".to_owned()));
         };
-        let body = serde_json::json!({ "source": source, "manifest": component.manifest });
+        let mut body = serde_json::json!({ "source": source, "manifest": component.manifest });
+        if let Some(signature) = &component.signature {
+            body["signature"] = signature.as_str().into();
+        }
         let request = client.request(Method::POST, &["v1", "plugins", &component.name, "source"], query)?;
         return client.call(request.json(&body)).await;
     }
     let request = client.request(Method::PUT, &["v1", "plugins", &component.name], query)?;
-    let request = match &component.manifest {
-        None => request.header(CONTENT_TYPE, "application/wasm").body(component.wasm.clone()),
-        Some(manifest) => {
-            let boundary = format!("bulkhead-{}", uuid::Uuid::new_v4().simple());
-            let body = multipart(&boundary, &component.wasm, manifest);
-            request.header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}")).body(body)
-        }
-    };
-    client.call(request).await
+    let boundary = format!("bulkhead-{}", uuid::Uuid::new_v4().simple());
+    let body = multipart(&boundary, &component.wasm, component.manifest.as_deref(), component.signature.as_deref());
+    client.call(request.header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}")).body(body)).await
 }
 
-fn multipart(boundary: &str, wasm: &[u8], manifest: &str) -> Vec<u8> {
+fn multipart(boundary: &str, wasm: &[u8], manifest: Option<&str>, signature: Option<&str>) -> Vec<u8> {
     let parts = [
-        ("manifest", "plugin.toml", "application/toml", manifest.as_bytes()),
-        ("component", "plugin.wasm", "application/wasm", wasm),
+        ("manifest", "plugin.toml", "application/toml", manifest.map(str::as_bytes)),
+        ("signature", "plugin.sig", "application/json", signature.map(str::as_bytes)),
+        ("component", "plugin.wasm", "application/wasm", Some(wasm)),
     ];
-    let mut body = Vec::with_capacity(wasm.len() + manifest.len() + 512);
+    let mut body = Vec::with_capacity(wasm.len() + 4096);
     for (name, file, kind, bytes) in parts {
+        let Some(bytes) = bytes else { continue };
         let head = format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file}\"\r\nContent-Type: {kind}\r\n\r\n"
         );
@@ -229,6 +241,10 @@ mod tests {
         let named = Component::read(&at("fraud_score.wasm"), None, Some("mine")).await.expect("because it is there");
         assert_eq!(named.name, "mine");
         assert!(!named.is_source);
+        assert_eq!(named.signature, None);
+        write("fraud_score.sig", "{}");
+        let signed = Component::read(folder.path(), None, None).await.expect("because the artefact is there");
+        assert_eq!((signed.signature.as_deref(), signed.file), (Some("{}"), at("fraud_score.wasm")));
         write("greet.js", "function handle() {}");
         let source = Component::read(&at("greet.js"), None, Some("greet")).await.expect("because it is there");
         assert!(source.is_source);
@@ -237,8 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn a_multipart_body_has_both_parts() {
-        let body = multipart("b", b"\0asm", "[plugin]");
+    fn a_multipart_body_has_the_parts_that_are_there() {
+        let body = multipart("b", b"\0asm", Some("[plugin]"), None);
         let text = String::from_utf8(body).expect("because these bytes are text");
         assert_eq!(text.matches("--b\r\n").count(), 2);
         assert!(text.contains(

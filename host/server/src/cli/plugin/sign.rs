@@ -1,0 +1,86 @@
+//! `bulkhead plugin keygen` and `sign`: a key that vouches, and its signature beside a component.
+
+use std::path::PathBuf;
+
+use bulkhead_sandbox::Inspection;
+use bulkhead_sandbox::script;
+use clap::Args;
+
+use crate::cli::error::Error;
+use crate::cli::error::Result;
+use crate::cli::plugin::Component;
+use crate::cli::plugin::local;
+use crate::cli::plugin::local::Bench;
+use crate::cli::screen;
+use crate::manifest::Manifest;
+use crate::signature::Secret;
+use crate::signature::Statement;
+
+/// Where the key goes.
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// Where the secret key goes; a file that is there is not replaced
+    file: PathBuf,
+}
+
+impl Keygen {
+    /// Does it.
+    pub fn run(self) -> Result<()> {
+        let secret = Secret::create(&self.file).map_err(|error| Error::chain(&error))?;
+        screen::line(&secret.public().to_string())?;
+        screen::note("that is the public key: a host trusts it by [signatures] trusted in its configuration")?;
+        screen::note(&format!("{} is the secret one: whoever has it can sign in its name", self.file.display()))
+    }
+}
+
+/// What is signed.
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// A component (`.wasm`), JavaScript (`.js`), or a folder with a `plugin.toml`; as for `push`
+    path: PathBuf,
+    /// The secret key, as `keygen` made it
+    #[arg(short, long, value_name = "FILE")]
+    key: PathBuf,
+    /// Its manifest [default: as for `push`]
+    #[arg(short, long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// The name that it will be pushed under [default: the manifest's, else the file's]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Sign {
+    /// Does it.
+    pub async fn run(self) -> Result<()> {
+        let secret = Secret::load(&self.key).map_err(|error| Error::chain(&error))?;
+        let component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
+        let manifest = match &component.manifest {
+            Some(text) => Manifest::parse(text).map_err(|faults| {
+                local::wrong(local::MANIFEST.as_ref(), "the manifest is wrong", "manifest-invalid", faults)
+            })?,
+            None => Manifest::bare(&component.name),
+        };
+        let (name, file) = (component.name.clone(), component.file.with_extension("sig"));
+        let inspection = inspect(component).await?;
+        let envelope = secret.sign(&Statement::new(&name, &manifest, &inspection));
+        std::fs::write(&file, envelope + "\n").map_err(|cause| Error::file(&file, "written", &cause))?;
+        screen::line(&format!("signed {name} in {}", file.display()))?;
+        screen::line(&format!("  digest   {}", inspection.digest))?;
+        screen::line(&format!("  version  {}", manifest.plugin.version.escape_debug()))?;
+        screen::line(&format!("  by       {}", secret.public()))
+    }
+}
+
+/// What a host will find in it.
+async fn inspect(component: Component) -> Result<Inspection> {
+    let bench = Bench::open()?;
+    if !component.is_source {
+        return Ok(bench.load(component.wasm).await?.inspection);
+    }
+    let sandbox = bench.sandbox().clone();
+    let source = String::from_utf8(component.wasm).map_err(|_| Error::failed("the source is not UTF-8 text"))?;
+    let made = tokio::task::spawn_blocking(move || script::component(&sandbox, &source)).await;
+    let made = made.map_err(|_| Error::failed("the check of the source broke off"))?;
+    let wasm = made.map_err(|unfit| Error::chain(&unfit.into()))?;
+    Ok(bench.load(wasm.to_vec()).await?.inspection)
+}
