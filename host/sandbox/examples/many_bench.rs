@@ -17,9 +17,9 @@ use std::time::Instant;
 use bulkhead_sandbox::Compiler;
 use bulkhead_sandbox::Options;
 use bulkhead_sandbox::Plugin;
-use bulkhead_sandbox::Pool;
 use bulkhead_sandbox::Sandbox;
 use bytes::Bytes;
+use wasmtime::WasmFeatures;
 
 /// What the design asks for.
 const RATIO_MAX: f64 = 1.5;
@@ -100,11 +100,13 @@ fn ours(wasm: &[u8], plugins: u32, cache: &Path) -> (Sandbox, Vec<Plugin>) {
 fn bare(wasm: &[u8], plugins: u32) -> (wasmtime::Engine, Vec<wasmtime::component::InstancePre<()>>) {
     let mut config = wasmtime::Config::new();
     config.consume_fuel(true).epoch_interruption(true).concurrency_support(false);
-    let mut pooling = wasmtime::PoolingAllocationConfig::new();
-    let pool = Pool::default();
-    pooling.total_memories(pool.memories).max_memory_size(pool.memory_max).max_core_instance_size(1 << 20);
-    config.allocation_strategy(wasmtime::InstanceAllocationStrategy::Pooling(pooling));
-    let engine = wasmtime::Engine::new(&config).expect("because the pool fits");
+    // As the sandbox has them; none of them changes what ordinary code weighs.
+    for feature in
+        [WasmFeatures::GC, WasmFeatures::GC_TYPES, WasmFeatures::FUNCTION_REFERENCES, WasmFeatures::EXCEPTIONS]
+    {
+        config.wasm_features(feature, false);
+    }
+    let engine = wasmtime::Engine::new(&config).expect("because the settings fit each other");
     let code = engine.precompile_component(wasm).expect("because the guest is a component");
     let load = |_| {
         // SAFETY: the bytes are what the engine above has just made.

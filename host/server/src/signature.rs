@@ -36,7 +36,7 @@ pub const SIZE_MAX: usize = 16 << 10;
 const SIGNATURES_MAX: usize = 8;
 /// What to do about an upload whose signature is missing or does not count.
 pub const HINT: &str = "sign it with a key that the host trusts, under the name and version that it is uploaded with: \
-                        bulkhead plugin sign PATH --key FILE";
+                        bulkhead plugin sign PATH --with FILE";
 /// What kind of document is signed.
 const PAYLOAD_TYPE: &str = "application/vnd.bulkhead.plugin+json";
 /// How a public key's text begins.

@@ -209,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn no_command_takes_a_global_flag_s_name_for_itself() {
+        fn check(command: &clap::Command, globals: &[&str], path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let own = command.get_arguments();
+            let mut known: Vec<&str> = globals.to_vec();
+            for argument in own {
+                let name = argument.get_id().as_str();
+                assert!(!globals.contains(&name), "{path}: `{name}` is a global flag; clap would mix the two up");
+                known.extend(argument.is_global_set().then_some(name));
+            }
+            command.get_subcommands().for_each(|it| check(it, &known, &path));
+        }
+        check(&Cli::command(), &[], "");
+    }
+
+    #[test]
     fn wrong_usage_is_told_from_help() {
         for (words, code) in [
             (&["bulkhead", "--help"][..], 0),

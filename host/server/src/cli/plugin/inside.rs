@@ -89,9 +89,10 @@ pub struct State {
     /// The plugin
     name: String,
     /// Print the value under this key, byte for byte
-    key: Option<String>,
+    #[arg(value_name = "KEY")]
+    entry: Option<String>,
     /// Only keys that begin so
-    #[arg(long, conflicts_with = "key")]
+    #[arg(long, conflicts_with = "entry")]
     prefix: Option<String>,
     #[command(flatten)]
     listing: screen::Listing,
@@ -101,7 +102,7 @@ impl State {
     /// Does it.
     pub async fn run(self, client: &Client) -> Result<()> {
         let path = ["v1", "plugins", &self.name, "state"];
-        if let Some(key) = &self.key {
+        if let Some(key) = &self.entry {
             let request = client.request(Method::GET, &[&path[..], &[key]].concat(), &[])?;
             let value = client.accepted(request).await?.bytes().await;
             let value = value.map_err(|cause| Error::failed(format!("the answer broke off: {cause}")))?;

@@ -40,7 +40,7 @@ pub struct Sign {
     path: PathBuf,
     /// The secret key, as `keygen` made it
     #[arg(short, long, value_name = "FILE")]
-    key: PathBuf,
+    with: PathBuf,
     /// Its manifest [default: as for `push`]
     #[arg(short, long, value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub struct Sign {
 impl Sign {
     /// Does it.
     pub async fn run(self) -> Result<()> {
-        let secret = Secret::load(&self.key).map_err(|error| Error::chain(&error))?;
+        let secret = Secret::load(&self.with).map_err(|error| Error::chain(&error))?;
         let component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
         let manifest = match &component.manifest {
             Some(text) => Manifest::parse(text).map_err(|faults| {
