@@ -78,8 +78,8 @@ async fn the_example_in_python_raises_an_alarm() -> Result<()> {
     assert_eq!(client.number("sentiment-py", "scored:kettle").await?, 4);
     let logs = client.runs("r-1").await?;
     let id = logs[0]["id"].as_str().unwrap_or_default();
-    let lines = client.list(&format!("/v1/runs/{id}/logs")).await?;
-    assert!(lines.iter().any(|line| line["message"] == "scored"), "{lines:?}");
+    let attempts = client.list(&format!("/v1/runs/{id}/logs")).await?;
+    assert_eq!(attempts[0]["logs"][0]["message"], "scored", "{attempts:?}");
     assert_eq!(host.terminate().await?, Some(0));
     Ok(())
 }
