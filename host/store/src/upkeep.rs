@@ -66,6 +66,21 @@ pub struct Retired {
     pub woken: Vec<(TenantId, Shard)>,
 }
 
+impl Retired {
+    /// Adds what another slice took away.
+    pub fn add(&mut self, more: Self) {
+        self.expired_runs += more.expired_runs;
+        self.expired_deliveries += more.expired_deliveries;
+        self.events += more.events;
+        self.runs += more.runs;
+        self.keys += more.keys;
+        self.deliveries += more.deliveries;
+        self.usage += more.usage;
+        self.segments += more.segments;
+        self.woken.extend(more.woken);
+    }
+}
+
 /// See the module's text.
 #[async_trait]
 pub trait Upkeep: Send + Sync {

@@ -90,7 +90,7 @@ impl Keeper {
                 Ok((mut retired, next)) => {
                     self.wake(std::mem::take(&mut retired.woken));
                     count(&retired);
-                    add(&mut all, &retired);
+                    all.add(retired);
                     mark = next;
                 }
                 Err(error) => {
@@ -141,17 +141,6 @@ fn count(retired: &Retired) {
             metrics::counter!("bulkhead_expired_total", "what" => what).increment(many);
         }
     }
-}
-
-fn add(all: &mut Retired, more: &Retired) {
-    all.expired_runs += more.expired_runs;
-    all.expired_deliveries += more.expired_deliveries;
-    all.events += more.events;
-    all.runs += more.runs;
-    all.keys += more.keys;
-    all.deliveries += more.deliveries;
-    all.usage += more.usage;
-    all.segments += more.segments;
 }
 
 /// Says what a pass did, if it did anything. What was parked is work that nobody did: that is worth more than a note.

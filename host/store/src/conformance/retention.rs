@@ -45,15 +45,7 @@ async fn retire(world: &World, expiry: &Expiry) -> Result<Retired> {
     let (mut all, mut mark) = (Retired::default(), Some(Mark::default()));
     while let Some(at) = mark {
         let (some, next) = world.store.host_retire(expiry, at).await?;
-        all.expired_runs += some.expired_runs;
-        all.expired_deliveries += some.expired_deliveries;
-        all.events += some.events;
-        all.runs += some.runs;
-        all.keys += some.keys;
-        all.deliveries += some.deliveries;
-        all.usage += some.usage;
-        all.segments += some.segments;
-        all.woken.extend(some.woken);
+        all.add(some);
         mark = next;
     }
     Ok(all)
