@@ -35,6 +35,10 @@ enum Part {
     EndToEndPostgres,
     /// What one tenant can do to 99 others
     NoisyNeighbour,
+    /// Swaps of a plugin under load, and from an upload to the first event handled, beside a bare compile
+    LifeCycle,
+    /// Memory of loaded plugins beside bare wasmtime, the bound of what is loaded, and a restart with 10,000 of them
+    ManyPlugins,
     /// Appends and commits on Postgres beside bare inserts, and beside a transaction that somebody left open
     Postgres,
     /// A stream of Redis as a source, beside a bare loop
@@ -44,12 +48,13 @@ enum Part {
 }
 
 /// Part, package and example of the parts that are programs of one crate.
-const EXAMPLES: [(Part, &str, &str); 5] = [
+const EXAMPLES: [(Part, &str, &str); 6] = [
     (Part::Call, "bulkhead-sandbox", "call_bench"),
     (Part::Match, "bulkhead-domain", "match_bench"),
     (Part::Append, "bulkhead-store", "append_bench"),
     (Part::Postgres, "bulkhead-store", "postgres_bench"),
     (Part::Redis, "bulkhead-flow", "redis_ingest_bench"),
+    (Part::ManyPlugins, "bulkhead-sandbox", "many_bench"),
 ];
 
 pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
@@ -70,17 +75,23 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
             println!("\n=== {example}");
             let mut command = cargo(root);
             command.args(["run", "--release", "--quiet", "--package", package, "--example", example]);
-            if part == Part::Call {
+            if [Part::Call, Part::ManyPlugins].contains(&part) {
                 command.arg("--").arg(plugins.join("bench-standard.wasm"));
             }
             step(&mut command)?;
         }
     }
     let seconds = arguments.seconds.to_string();
-    let programs: [(Part, &str, &[&str]); 4] = [
+    if wanted(Part::LifeCycle) {
+        // The limit that uploads are held against: a program of its own, which is found beside the bench.
+        let mut command = cargo(root);
+        step(command.args(["build", "--release", "--package", "bulkhead-sandbox", "--example", "bare_compile"]))?;
+    }
+    let programs: [(Part, &str, &[&str]); 5] = [
         (Part::EndToEnd, "end_to_end", &[&seconds]),
         (Part::EndToEndPostgres, "end_to_end", &[&seconds, "10000", "postgres"]),
         (Part::NoisyNeighbour, "noisy_neighbour", &[]),
+        (Part::LifeCycle, "life_cycle", &[]),
         (Part::Memory, "memory", &[&seconds]),
     ];
     for (part, name, words) in programs {
