@@ -2,8 +2,8 @@
 //!
 //! Guests run synchronously, so a worker cannot be taken from one that computes. Instead its *place* is: a job that
 //! overruns its slice goes on where it is, as a slow one, and another thread takes its place beside it. The kernel shares
-//! the cores among them. So an ordinary batch never waits behind a slow one for longer than the slice, nothing is
-//! trapped and repeated, and the number of slow ones is bounded.
+//! the cores among them, and gives less to the slow ones. So an ordinary batch never waits behind a slow one for longer
+//! than the slice, nothing is trapped and repeated, and the number of slow ones is bounded.
 //!
 //! A job that waits for another host gives its place up at once ([`wait`]) and takes one again when it goes on: waiting
 //! costs a thread, computing always costs a place.
@@ -14,10 +14,14 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+use crate::dispatch::priority;
+use crate::dispatch::priority::Thread;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -61,6 +65,8 @@ struct Inner {
 #[derive(Default)]
 struct Place {
     state: Mutex<Standing>,
+    /// Who runs it, once somebody does.
+    thread: OnceLock<Thread>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -222,6 +228,10 @@ impl Workers {
         *state = Standing::Slow;
         inner.placed -= 1;
         inner.slow += 1;
+        // While it is at this job for certain, as the state is locked.
+        if let Some(thread) = place.thread.get() {
+            priority::lower(thread);
+        }
         if inner.idle == 0 && !inner.queue.is_empty() {
             start(shared, &mut inner);
         }
@@ -239,6 +249,8 @@ fn work(shared: &Arc<Shared>) {
         match next {
             Some((job, place)) => {
                 inner.placed += 1;
+                // A job is run once, by one thread.
+                let _ = place.thread.set(priority::this_thread());
                 *place.lock() = Standing::Placed;
                 drop(inner);
                 CURRENT.set(Some((Arc::clone(shared), Arc::clone(&place))));
@@ -253,6 +265,13 @@ fn work(shared: &Arc<Shared>) {
                 *state = Standing::Over;
                 drop(state);
                 shared.freed();
+                // Only the privileged may raise a priority again, so the next job gets a thread that was never lowered.
+                if place.thread.get().is_some_and(Thread::is_lowered) {
+                    if inner.idle == 0 && !inner.queue.is_empty() {
+                        start(shared, &mut inner);
+                    }
+                    break;
+                }
             }
             None if inner.closed => break,
             None => {
@@ -344,6 +363,26 @@ mod tests {
         while taken() > 0 {
             assert!(Instant::now() < until, "the places come back");
             std::thread::yield_now();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slow_job_comes_after_others_for_the_kernel_and_leaves_its_thread_to_nobody() {
+        let workers = workers(1, 4);
+        let usual = priority::niceness();
+        let lowered = workers
+            .run(move || {
+                let until = Instant::now() + Duration::from_secs(5);
+                while priority::niceness() == usual && Instant::now() < until {
+                    std::thread::yield_now();
+                }
+                priority::niceness()
+            })
+            .await;
+        assert!(lowered.expect("because it does not panic") > usual);
+        for _ in 0..8 {
+            assert_eq!(workers.run(priority::niceness).await, Some(usual), "the next jobs have a thread as usual");
         }
     }
 
