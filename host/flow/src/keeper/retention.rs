@@ -1,7 +1,8 @@
 //! Retention: what is over and too old goes, a slice at a time, and most of the time nothing.
 //!
 //! One node does it: whichever holds the first shard. It takes one slice after another, and rests four times as long as
-//! each took, so that it never has more than a fifth of the store's writer, and less the busier that is.
+//! each took, so that it has no more than a fifth of the store's writer, and less the busier that is. Where that is not
+//! enough to keep up with what comes in, passes become longer and longer; the longer one is, the shorter are its rests.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -32,6 +33,9 @@ const PASSES: u32 = 24;
 /// How much longer than a slice took is rested, and for how long at least and at most.
 const REST: u32 = 4;
 const RESTS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(5));
+/// So many times the time between two passes is an ordinary length of one: what comes in meanwhile is little beside what
+/// is kept. A pass that is longer rests less, in proportion.
+const PASS_USUAL: u32 = 10;
 /// Recordings that go at a time.
 const RECORDINGS: u32 = 100;
 /// Whose holder it is that does it.
@@ -42,6 +46,13 @@ impl Retention {
     fn every(&self) -> Duration {
         let shortest = [self.events, self.parked, self.usage].into_iter().flatten().min();
         (shortest.unwrap_or(Duration::MAX) / PASSES).clamp(EVERY.0, EVERY.1)
+    }
+
+    /// How long to rest after a slice, in a pass that is so long already (or follows one that was).
+    fn rest(&self, slice: Duration, pass: Duration) -> Duration {
+        let usual = self.every() * PASS_USUAL;
+        let share = usual.as_secs_f64() / pass.max(usual).as_secs_f64();
+        (slice * REST).mul_f64(share).clamp(RESTS.0, RESTS.1)
     }
 
     /// What is too old now.
@@ -57,13 +68,16 @@ impl Keeper {
     /// Makes one pass after another.
     pub(super) async fn retention_loop(&self) {
         let every = self.options.retention.every();
+        let mut last = Duration::ZERO;
         loop {
             tokio::time::sleep(every).await;
             let mut age = Duration::ZERO;
             if self.has_first() {
-                if let Err(error) = self.pass().await {
+                let began = Instant::now();
+                if let Err(error) = self.pass(last).await {
                     tracing::warn!(%error, "cannot take what is too old away");
                 }
+                last = began.elapsed();
                 match self.store.host_oldest_event().await {
                     Ok(oldest) => age = oldest.map_or(age, |oldest| self.clock.now().since(oldest)),
                     Err(error) => tracing::warn!(%error, "cannot look for the oldest event"),
@@ -78,8 +92,8 @@ impl Keeper {
         self.fences.load().contains_key(&FIRST)
     }
 
-    /// Takes everything away that is too old at this moment.
-    async fn pass(&self) -> bulkhead_store::Result<()> {
+    /// Takes everything away that is too old at this moment; the pass before it took `last`.
+    async fn pass(&self, last: Duration) -> bulkhead_store::Result<()> {
         let expiry = self.options.retention.expiry(self.clock.now());
         let (began, mut all, mut mark) = (Instant::now(), Retired::default(), Some(Mark::default()));
         let mut failed = None;
@@ -98,7 +112,7 @@ impl Keeper {
                     break;
                 }
             }
-            tokio::time::sleep((slice.elapsed() * REST).clamp(RESTS.0, RESTS.1)).await;
+            tokio::time::sleep(self.options.retention.rest(slice.elapsed(), last.max(began.elapsed()))).await;
         }
         report(&all, began.elapsed());
         match (failed, expiry.events) {
@@ -168,6 +182,15 @@ mod tests {
         assert_eq!(every(Some(DAY * 30), Some(DAY * 20)), EVERY.1);
         assert_eq!(every(Some(DAY), Some(Duration::from_secs(240))), Duration::from_secs(10));
         assert_eq!(every(Some(Duration::from_secs(2)), None), EVERY.0);
+    }
+
+    #[test]
+    fn the_longer_a_pass_is_the_less_it_rests() {
+        let retention = Retention { events: Some(DAY * 30), parked: None, usage: None };
+        let hour = Duration::from_secs(3_600);
+        let rest = |pass| retention.rest(Duration::from_millis(100), pass).as_millis();
+        assert_eq!([rest(Duration::ZERO), rest(hour / 2), rest(EVERY.1 * 10)], [400, 400, 400]);
+        assert_eq!([rest(EVERY.1 * 20), rest(EVERY.1 * 40), rest(hour * 10_000)], [200, 100, 5]);
     }
 
     #[test]
