@@ -1,8 +1,11 @@
 //! Appends of this node, merged: what comes while others are under way goes together in the next call.
 //!
 //! ```text
-//!  callers ──▶ queue (bounded) ──▶ a few appenders, each: all that queued up ──▶ `append(…)`, one call ──▶ answers
+//!  callers ──▶ queue of the tenant's appender (bounded) ──▶ all that queued up ──▶ `append(…)`, one call ──▶ answers
 //! ```
+//!
+//! A call holds its tenants' turns until it is committed (`take_turns`), so two calls with a tenant in common wait for each
+//! other. Each appender therefore has tenants, and turns, of its own: those of one node run side by side.
 //!
 //! An append whose answer does not come may have happened: its callers are told that the store is unavailable, and what
 //! they send again is found to be a duplicate.
@@ -45,6 +48,8 @@ const ROOM_KIB: u32 = 64 << 10;
 const CALL_EVENTS_MAX: usize = 2_000;
 const CALL_BYTES_MAX: usize = 8 << 20;
 
+/// Which bits of a tenant's number say its turn, as `take_turns` has them.
+const TURN_MASK: i64 = 127;
 /// Nobody waits longer for an answer, however many are before it. More than one call takes.
 const WAIT: Duration = Duration::from_secs(9);
 
@@ -58,7 +63,8 @@ struct Request {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Appends {
-    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    /// One for each appender; none once closed.
+    queues: Mutex<Vec<mpsc::Sender<Request>>>,
     room: Arc<Semaphore>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     /// Tenants never go, so what was found once is there.
@@ -68,11 +74,13 @@ pub(super) struct Appends {
 
 impl Appends {
     pub(super) fn start(pool: PgPool, appenders: usize) -> Self {
-        let (queue, requests) = mpsc::channel(QUEUE_MAX);
-        let requests = Arc::new(tokio::sync::Mutex::new(requests));
-        let workers = (0..appenders.max(1)).map(|_| tokio::spawn(work(pool.clone(), Arc::clone(&requests)))).collect();
+        let start = |_| {
+            let (queue, requests) = mpsc::channel(QUEUE_MAX);
+            (queue, tokio::spawn(work(pool.clone(), requests)))
+        };
+        let (queues, workers) = (0..appenders.max(1)).map(start).unzip();
         Self {
-            queue: Mutex::new(Some(queue)),
+            queues: Mutex::new(queues),
             room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
             workers: Mutex::new(workers),
             known: Mutex::default(),
@@ -92,15 +100,22 @@ impl Appends {
         let closed = || fault::refused("the store is closed");
         let kib = u32::try_from(bytes_of(&events) >> 10).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| closed())?;
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        let queue = self.queue(&events).ok_or_else(closed)?;
         let (reply, answer) = oneshot::channel();
         queue.send(Request { events, reply, _room: room }).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
+    /// Of the appender that has the first event's tenant: nearly every request is of one tenant.
+    fn queue(&self, events: &[Incoming]) -> Option<mpsc::Sender<Request>> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = events.first()?.new.tenant.0 & TURN_MASK;
+        queues.get(usize::try_from(turn).ok()?.checked_rem(queues.len())?).cloned()
+    }
+
     /// Works off what is queued; later requests fail.
     pub(super) async fn close(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         for worker in workers {
             if let Err(error) = worker.await {
@@ -131,24 +146,18 @@ fn bytes_of(events: &[Incoming]) -> usize {
     events.iter().map(|event| event.new.event.data.len() + 512).sum()
 }
 
-async fn work(pool: PgPool, requests: Arc<tokio::sync::Mutex<mpsc::Receiver<Request>>>) {
-    loop {
-        let mut round = Vec::new();
-        {
-            // Only one at a time looks, and takes all there is.
-            let mut requests = requests.lock().await;
-            let Some(first) = next(&mut requests).await else { return };
-            let (mut events, mut bytes) = (first.events.len(), bytes_of(&first.events));
-            round.push(first);
-            while events < CALL_EVENTS_MAX && bytes < CALL_BYTES_MAX {
-                let Ok(next) = requests.try_recv() else { break };
-                if next.reply.is_closed() {
-                    continue;
-                }
-                events += next.events.len();
-                bytes += bytes_of(&next.events);
-                round.push(next);
+async fn work(pool: PgPool, mut requests: mpsc::Receiver<Request>) {
+    while let Some(first) = next(&mut requests).await {
+        let (mut events, mut bytes) = (first.events.len(), bytes_of(&first.events));
+        let mut round = vec![first];
+        while events < CALL_EVENTS_MAX && bytes < CALL_BYTES_MAX {
+            let Ok(next) = requests.try_recv() else { break };
+            if next.reply.is_closed() {
+                continue;
             }
+            events += next.events.len();
+            bytes += bytes_of(&next.events);
+            round.push(next);
         }
         work_off(&pool, round).await;
     }
