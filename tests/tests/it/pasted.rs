@@ -121,3 +121,40 @@ async fn the_command_pushes_a_file_of_javascript() -> Result<()> {
     assert_eq!(shown["versions"][0]["grants"]["emit"], json!(["orders.*"]), "{shown}");
     shown["digest"].as_str().context("no digest").map(drop)
 }
+
+const PAGE: &str = include_str!("../../../docs/plugins-javascript.md");
+
+/// The first block of a language in the part of the page that is about pasting.
+fn block(language: &str) -> Result<&'static str> {
+    let (_, part) = PAGE.split_once("\n## Without a toolchain").context("the page has no such part")?;
+    let (_, block) = part.split_once(&format!("\n```{language}\n")).context("the part has no such block")?;
+    block.split_once("```").map(|(block, _)| block).context("the block is not closed")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_page_about_pasting_shows_works() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let host = Host::start(folder.path()).await?;
+    let client = host.tenant("acme").await?;
+    std::fs::write(folder.path().join("tenth.js"), block("js")?)?;
+    std::fs::write(folder.path().join("tenth.toml"), block("toml")?)?;
+    let command = block("sh")?.trim().strip_prefix("bulkhead ").context("the page has another command by now")?;
+    let output = Command::new(bulkhead_tests::binary()?)
+        .args(command.split(' '))
+        .current_dir(folder.path())
+        .env("BULKHEAD_URL", &host.url)
+        .env("BULKHEAD_KEY", client.key())
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let orders: Vec<Value> = (0..10).map(|at| event(&format!("o-{at}"), "orders.created", json!({}))).collect();
+    client.publish(&orders).await?;
+    let tenth = eventually("the tenth order", LONG, async || {
+        Ok(client.list("/v1/events?type=orders.tenth").await?.first().cloned())
+    })
+    .await?;
+    assert_eq!(tenth["data"], json!({"nth": 10}));
+    Ok(())
+}
