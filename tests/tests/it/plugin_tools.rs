@@ -19,12 +19,20 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::process::Command;
 
+use crate::tour;
+
 /// A first build compiles the bindings' macros; on a busy machine that takes its time.
 const BUILD: Duration = Duration::from_secs(900);
 
-/// The binary, in a folder, without what the suite's own environment says about hosts and compilers.
+/// The binary, in a folder.
 fn bulkhead(folder: &Path) -> Result<Command> {
     let mut command = Command::new(bulkhead_tests::binary()?);
+    ready(&mut command, folder);
+    Ok(command)
+}
+
+/// A command in a folder, without what the suite's own environment says about hosts and compilers.
+fn ready<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).env("NO_COLOR", "1");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -33,7 +41,7 @@ fn bulkhead(folder: &Path) -> Result<Command> {
             command.env_remove(name.as_ref());
         }
     }
-    Ok(command)
+    command
 }
 
 async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
@@ -67,33 +75,61 @@ fn copying(folder: &Path, name: &str, wasm: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A fixture holds no answers to HTTP requests; and what is stored under other names is tried by the sandbox's own tests.
-const WITHOUT_FIXTURES: [&str; 2] = ["http-caller", "portable"];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_rust_example_passes_its_fixtures() -> Result<()> {
+/// Runs the fixtures of those examples that `is_wanted` picks by their folders; at least so many, each with two or more.
+async fn pass_their_fixtures(at_least: usize, is_wanted: impl Fn(&Path) -> bool) -> Result<()> {
     let mut plugins = 0;
     for entry in std::fs::read_dir(examples()?)? {
         let folder = entry?.path();
-        let is_without = WITHOUT_FIXTURES.iter().any(|name| folder.ends_with(name));
-        if is_without || !folder.join("Cargo.toml").is_file() || !folder.join("plugin.toml").is_file() {
+        if !folder.join("plugin.toml").is_file() || !is_wanted(&folder) {
             continue;
         }
         plugins += 1;
-        let text = well(&folder, &["plugin", "test", "--output", "json"], &[]).await?;
+        let name = folder.file_name().and_then(std::ffi::OsStr::to_str).context("an example without a name")?;
+        let place = tempfile::tempdir()?;
+        let (wasm, _) = bulkhead_tests::plugin(name)?;
+        copying(place.path(), name, &wasm)?;
+        std::fs::rename(place.path().join("src/plugin.wasm"), place.path().join("built.wasm"))?;
+        let fixtures = std::fs::read_dir(folder.join("tests")).with_context(|| format!("{name} has no fixtures"))?;
+        for fixture in fixtures {
+            let fixture = fixture?;
+            std::fs::copy(fixture.path(), place.path().join("tests").join(fixture.file_name()))?;
+        }
+        let text = well(place.path(), &["plugin", "test", "--output", "json"], &[]).await.context(name.to_owned())?;
         let report: Value = serde_json::from_str(&text)?;
         let cases = report["cases"].as_array().context("no cases")?;
-        ensure!(cases.len() >= 2, "{}: {} fixtures", folder.display(), cases.len());
+        ensure!(cases.len() >= 2, "{name}: {} fixtures", cases.len());
         for case in cases {
             for figure in ["fuel", "memory", "time_us"] {
                 let (used, limit) = (&case["used"][figure]["used"], &case["used"][figure]["limit"]);
-                ensure!(used.as_u64() > Some(0) && limit.as_u64() > Some(0), "{case}");
+                ensure!(used.as_u64() > Some(0) && limit.as_u64() > Some(0), "{name}: {case}");
             }
         }
     }
-    ensure!(plugins >= 8, "{plugins} examples");
+    ensure!(plugins >= at_least, "{plugins} examples");
     Ok(())
 }
+
+fn is_python(folder: &Path) -> bool {
+    folder.join("app.py").is_file()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_passes_its_fixtures() -> Result<()> {
+    pass_their_fixtures(12, |folder| !is_python(folder)).await
+}
+
+/// With the suite that has the tools for them.
+mod toolchains {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_example_in_python_passes_its_fixtures() -> Result<()> {
+        pass_their_fixtures(2, is_python).await
+    }
+}
+
+/// The languages that the README's commands are for; the first one is what they say.
+const LANGUAGES: &str = "-t ts        # or rust, js, python";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_nothing_to_a_first_event_in_rust() -> Result<()> {
@@ -115,43 +151,64 @@ async fn from_nothing_to_a_first_event_in_python() -> Result<()> {
     first_event("python").await
 }
 
-/// What a newcomer types, one command after another; prints how long each took.
+/// What a newcomer types, command after command as the README has them; prints how long each took.
 async fn first_event(language: &str) -> Result<()> {
+    let blocks = tour::blocks("A plugin of your own")?;
+    let [commands] = blocks.as_slice() else { bail!("the README has other commands by now: {blocks:?}") };
+    ensure!(commands.contains(LANGUAGES), "the README has other languages by now\n{commands}");
     let place = tempfile::tempdir()?;
     let host = Host::start(place.path()).await?;
     let (url, key) = (host.url.clone(), tenant_key(&host).await?);
     let environment = [("BULKHEAD_URL", url.as_str()), ("BULKHEAD_KEY", key.as_str())];
+    let mut folder = place.path().to_path_buf();
+    let mut said = Vec::new();
     let mut steps = Vec::new();
-    let mut step = async |what: &str, folder: &Path, arguments: &[&str]| -> Result<String> {
+    for command in commands.replace("-t ts", &format!("-t {language}")).lines() {
+        let command = command.split_once("  #").map_or(command, |(command, _)| command).trim();
+        if let Some(name) = command.strip_prefix("cd ") {
+            folder.push(name);
+            continue;
+        }
         let began = Instant::now();
-        let out = well(folder, arguments, &environment).await?;
-        steps.push(format!("{what} {:.1} s", began.elapsed().as_secs_f64()));
-        Ok(out)
-    };
-    let made = step("new", place.path(), &["plugin", "new", "first-flag", "-t", language]).await?;
-    let commands: Vec<&str> = made.lines().filter(|line| line.starts_with("  ")).map(str::trim).collect();
-    ensure!(commands == ["cd first-flag", "bulkhead plugin build", "bulkhead plugin test"], "{made}");
-    let folder = place.path().join("first-flag");
-    let built = step("build", &folder, &["plugin", "build"]).await?;
+        let out = if command.starts_with("bulkhead event show") {
+            // The run may still be on its way.
+            eventually("the flag", Duration::from_secs(30), async || {
+                let out = typed(&folder, command, &environment).await?;
+                Ok(out.contains("event orders.flagged").then_some(out))
+            })
+            .await?
+        } else {
+            typed(&folder, command, &environment).await?
+        };
+        let what = command.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+        steps.push(format!("{what} {:.2} s", began.elapsed().as_secs_f64()));
+        said.push(out);
+    }
+    println!("from nothing to a first event, {language}: {}", steps.join(", "));
+
+    let [made, built, tested, pushed, .., shown] = said.as_slice() else { bail!("the README has too few commands") };
+    let next: Vec<&str> = made.lines().filter(|line| line.starts_with("  ")).map(str::trim).collect();
+    ensure!(next == ["cd first", "bulkhead plugin build", "bulkhead plugin test"], "{made}");
     for part in ["handler-plugin of bulkhead:plugin@0.1.0", "emits orders.flagged", "reads and writes its state"] {
         ensure!(built.contains(part), "{part}\n{built}");
     }
-    let tested = step("test", &folder, &["plugin", "test"]).await?;
     ensure!(tested.contains("2 passed, 0 failed"), "{tested}");
-    step("push", &folder, &["plugin", "push", ".", "--activate", "--with-rules"]).await?;
-    let began = Instant::now();
-    let tenant = host.client(&key);
-    let order = json!({"id": "A-1", "customer": "c-1", "total": 2_500});
-    let event = json!({"specversion": "1.0", "id": "1", "source": "/shop", "type": "orders.created", "data": order});
-    tenant.publish(&[event]).await?;
-    eventually("the flag", Duration::from_secs(30), async || {
-        let flags = tenant.get("/v1/events?type=orders.flagged").await?;
-        Ok(flags["items"][0]["data"]["order"].as_str().filter(|order| *order == "A-1").map(drop))
-    })
-    .await?;
-    steps.push(format!("first event {:.2} s", began.elapsed().as_secs_f64()));
-    println!("from nothing to a first event, {language}: {}", steps.join(", "));
+    ensure!(pushed.contains("version 1 is active"), "{pushed}");
+    ensure!(shown.contains("rule first  done  first v1"), "{shown}");
     Ok(())
+}
+
+/// What a line of a shell prints, if it ends well.
+async fn typed(folder: &Path, line: &str, environment: &[(&str, &str)]) -> Result<String> {
+    let words = line.strip_prefix("bulkhead ").with_context(|| format!("`{line}` is no command of ours"))?;
+    let mut shell = Command::new("bash");
+    // The words after a script are its own: the first is what stands for `bulkhead`.
+    shell.args(["-c", &format!("\"$0\" {words}")]).arg(bulkhead_tests::binary()?);
+    let output = ready(&mut shell, folder).envs(environment.iter().copied()).output();
+    let output = tokio::time::timeout(BUILD, output).await.with_context(|| format!("`{line}` did not end"))??;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "`{line}` ended with {}\n{out}\n{err}", output.status);
+    Ok(out.into_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]

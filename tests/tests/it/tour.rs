@@ -18,12 +18,13 @@ use tokio::process::Command;
 
 const README: &str = include_str!("../../../README.md");
 
-/// The shell blocks of the tour, in order.
-fn blocks() -> Result<Vec<String>> {
-    let (_, tour) = README.split_once("\n## A five-minute tour\n").context("the README has no tour")?;
-    let tour = tour.split_once("\n## ").map_or(tour, |(tour, _)| tour);
+/// The shell blocks under a heading of the README, in order.
+pub fn blocks(heading: &str) -> Result<Vec<String>> {
+    let (_, part) =
+        README.split_once(&format!("\n## {heading}\n")).with_context(|| format!("the README has no `{heading}`"))?;
+    let part = part.split_once("\n## ").map_or(part, |(part, _)| part);
     let mut blocks = Vec::new();
-    for block in tour.split("\n```sh\n").skip(1) {
+    for block in part.split("\n```sh\n").skip(1) {
         blocks.push(block.split_once("\n```").context("a block is not closed")?.0.to_owned());
     }
     Ok(blocks)
@@ -107,7 +108,7 @@ async fn every_command_of_the_tour_works() -> Result<()> {
     let place = Place::new()?;
     let mut host = None;
     let mut commands = 0;
-    for block in blocks()? {
+    for block in blocks("A five-minute tour")? {
         if builds(&block) {
             let known = ["cargo xtask guest", "cargo build", "export PATH="];
             let unknown = block.lines().find(|line| !known.iter().any(|known| line.starts_with(known)));

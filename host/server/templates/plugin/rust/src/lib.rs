@@ -47,7 +47,7 @@ mod tests {
     fn the_threshold_is_a_setting() {
         let mut host = Host::new().with_config("threshold", 100);
         let data = json!({"id": "A-1", "customer": "c-9", "total": 250.0});
-        let run = host.handle(handle, testing::event("orders.created", data));
+        let run = host.handle(handle, testing::event("orders.placed", data));
         assert_eq!(run.emitted[0].kind, "orders.flagged");
         assert_eq!(host.state::<i64>("flagged:c-9"), Some(1));
     }
