@@ -4,8 +4,8 @@
 //! swap ─── half a turn: "with" ─── half a turn: "without" ─── swap ─── …
 //! ```
 //!
-//! With and without a swap take turns in one run, so whatever else changes with time is in both. What was under way at the
-//! moment of a swap counts as with. Then versions that were never compiled before are uploaded and made active under the
+//! With and without a swap take turns in one run, so whatever else changes with time is in both. What was under way at
+//! some moment of "with" counts there. Then versions that were never compiled before are uploaded and made active under the
 //! same load, and what falls between the beginning of an upload and its end is held against "without", too.
 
 use std::collections::BTreeMap;
@@ -45,16 +45,31 @@ const UPLOADS: [(&str, usize); 3] = [("checker", 5), ("order-totals-ts", 3), ("s
 struct Window {
     from: Duration,
     to: Duration,
+    /// Whether what was under way when it began or ended is left out.
+    strict: bool,
 }
 
 impl Window {
-    /// Whether it was under way at some moment of the window.
-    fn touches(&self, seen: &Seen) -> bool {
-        seen.due < self.to && seen.seen >= self.from
+    /// With everything that was under way at some moment of it.
+    fn with(from: Duration, to: Duration) -> Self {
+        Self { from, to, strict: false }
+    }
+
+    /// With what began and ended in it.
+    fn without(from: Duration, to: Duration) -> Self {
+        Self { from, to, strict: true }
+    }
+
+    fn has(&self, seen: &Seen) -> bool {
+        if self.strict {
+            seen.due >= self.from && seen.seen < self.to
+        } else {
+            seen.due < self.to && seen.seen >= self.from
+        }
     }
 
     fn latencies(&self, seen: &[Seen]) -> Vec<Duration> {
-        seen.iter().filter(|seen| self.touches(seen)).map(Seen::latency).collect()
+        seen.iter().filter(|seen| self.has(seen)).map(Seen::latency).collect()
     }
 
     /// The longest time without a follow-up that ends in the window, beyond the time between two batches. `seen` is in the
@@ -91,8 +106,8 @@ pub async fn run(host: &Host, length: Duration, events: u64) -> Result<bool> {
         let body = json!({"version": version});
         load.changing.expect(200, Method::POST, "/v1/plugins/checker/activate", Some(body)).await?;
         taken.push(load.now() - from);
-        with.push(Window { from, to: from + turn / 2 });
-        without.push(Window { from: from + turn / 2, to: began + turn * (swap + 1) });
+        with.push(Window::with(from, from + turn / 2));
+        without.push(Window::without(from + turn / 2, began + turn * (swap + 1)));
     }
     tokio::time::sleep_until((load.epoch + began + length).into()).await;
     let mut uploads = Vec::new();
@@ -121,7 +136,7 @@ async fn upload(load: &Load, name: &str, times: usize, wasm: &[u8], manifest: &s
         let fresh = guest::marked(wasm, rand::random());
         let from = load.now();
         client.push_as(name, fresh, Some(manifest.to_owned())).await?;
-        windows.push(Window { from, to: load.now() });
+        windows.push(Window::with(from, load.now()));
     }
     Ok(windows)
 }
