@@ -41,14 +41,7 @@ impl Plugin {
         artefact_size: usize,
     ) -> Result<Self, Refused> {
         let exports = contract.check(engine, component)?;
-        let misfit = |error: wasmtime::Error| {
-            let text = crate::capability::redact::escape(&format!("{error:#}"), 500);
-            Refused::upload(
-                "import",
-                format!("what it imports does not fit what is offered: {text}."),
-                "Build it with the versions of the tools and of the WIT that the templates use.",
-            )
-        };
+        let misfit = |error: wasmtime::Error| Refused::not_linked(&format!("{error:#}"));
         let extended = abi::wasi::link_denied(linker, component).map_err(misfit)?;
         let instance = extended.as_ref().unwrap_or(linker).instantiate_pre(component).map_err(misfit)?;
         let handler = exports.handler.then(|| handler::GuestIndices::new(&instance)).transpose().map_err(misfit)?;

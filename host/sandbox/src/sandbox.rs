@@ -104,7 +104,7 @@ impl Sandbox {
     pub fn inspect(&self, wasm: &[u8]) -> Result<Inspection, Refused> {
         let seen = inspect::look(wasm, &self.inner.options.pool)?;
         let digest = inspect::digest(wasm);
-        let plugin = match self.get(&digest, &|| Ok(Bytes::copy_from_slice(wasm))) {
+        let plugin = match self.get(&digest, &|| Ok(wasm)) {
             Ok(plugin) => plugin,
             Err(Error::Refused(refused)) => return Err(refused),
             Err(error) => return Err(Refused::host(error.to_string())),
@@ -123,7 +123,11 @@ impl Sandbox {
     /// The plugin with this digest: from memory, else from the artefact cache, else compiled anew from what `wasm`
     /// fetches. Blocks.
     pub fn load(&self, digest: &str, wasm: &dyn Fn() -> Result<Bytes, Error>) -> Result<Plugin, Error> {
-        self.get(digest, wasm)
+        self.get(digest, &|| {
+            let wasm = wasm()?;
+            let found = inspect::digest(&wasm);
+            if found == digest { Ok(wasm) } else { Err(Error::Damaged { digest: digest.to_owned(), found }) }
+        })
     }
 
     /// A place for the calls of one batch; makes the instance at the first call.
@@ -144,8 +148,11 @@ impl Sandbox {
         }
     }
 
-    /// One load at a time for each digest; whoever comes meanwhile waits for it.
-    fn get(&self, digest: &str, wasm: &dyn Fn() -> Result<Bytes, Error>) -> Result<Plugin, Error> {
+    /// One load at a time for each digest; whoever comes meanwhile waits for it. What `wasm` gives has that digest.
+    fn get<W>(&self, digest: &str, wasm: &dyn Fn() -> Result<W, Error>) -> Result<Plugin, Error>
+    where
+        W: AsRef<[u8]>,
+    {
         if let Some(plugin) = self.inner.plugins.get(digest) {
             return Ok(plugin);
         }
@@ -157,7 +164,10 @@ impl Sandbox {
 }
 
 impl Inner {
-    fn load(&self, digest: &str, wasm: &dyn Fn() -> Result<Bytes, Error>) -> Result<Plugin, Error> {
+    fn load<W>(&self, digest: &str, wasm: &dyn Fn() -> Result<W, Error>) -> Result<Plugin, Error>
+    where
+        W: AsRef<[u8]>,
+    {
         if let Some(artefact) = self.artefacts.get(digest) {
             match self.link(digest, &artefact) {
                 Ok(plugin) => return Ok(plugin),
@@ -165,12 +175,7 @@ impl Inner {
                 Err(_) => self.artefacts.remove(digest),
             }
         }
-        let wasm = wasm()?;
-        let found = inspect::digest(&wasm);
-        if found != digest {
-            return Err(Error::Damaged { digest: digest.to_owned(), found });
-        }
-        let artefact = self.compile(&wasm).map_err(Error::Refused)?;
+        let artefact = self.compile(wasm()?.as_ref()).map_err(Error::Refused)?;
         let plugin = self.link(digest, &artefact).map_err(Error::Refused)?;
         // Only what is fit to run is kept.
         self.artefacts.put(digest, &artefact);

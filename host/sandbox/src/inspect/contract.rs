@@ -22,6 +22,12 @@ const WIT: &str = include_str!("../../../../wit/plugin.wit");
 
 const PACKAGE: &str = "bulkhead:plugin/";
 
+/// The version of the contract.
+pub(super) const VERSION: &str = "0.1.0";
+
+/// Bytes of a difference that are shown.
+const DIFFERENCE_MAX: usize = 160;
+
 /// The functions of the contract: interface, function, type.
 pub(crate) struct Contract {
     functions: BTreeMap<String, BTreeMap<String, String>>,
@@ -88,14 +94,21 @@ impl Contract {
                 Some(expected) => {
                     return Err(Refused::upload(
                         "import",
-                        format!("it calls `{function}` of `{name}` as `{found}`; this host has `{expected}`."),
+                        format!(
+                            "it calls `{function}` of `{name}` as `{found}`; this host has `{expected}`. {}",
+                            difference(&found, expected)
+                        ),
                         "Build it against this host's wit/plugin.wit.",
                     ));
                 }
                 None => {
                     return Err(Refused::upload(
                         "version",
-                        format!("it calls `{}` of `{name}`, which this host does not have.", function.escape_debug()),
+                        format!(
+                            "it is built for `{name}` and calls its `{}`; this host has bulkhead:plugin@{VERSION}, \
+                             where there is no such function.",
+                            function.escape_debug()
+                        ),
                         "Upgrade the host, or build against this host's wit/plugin.wit.",
                     ));
                 }
@@ -120,9 +133,39 @@ impl Contract {
         let expected = expected.map_or("", String::as_str);
         let detail = match found {
             None => format!("its `{name}` has no function `{function}`; expected `{expected}`."),
-            Some(found) => format!("its `{name}` has `{function}` as `{found}`; expected `{expected}`."),
+            Some(found) => format!(
+                "its `{name}` has `{function}` as `{found}`; expected `{expected}`. {}",
+                difference(&found, expected)
+            ),
         };
         Err(Refused::upload("export", detail, "Build it against this host's wit/plugin.wit."))
+    }
+}
+
+/// Where two types part, in a sentence: from the first name or type that is another to the last one.
+fn difference(found: &str, expected: &str) -> String {
+    let is_edge = |byte: u8| byte.is_ascii() && !byte.is_ascii_alphanumeric() && byte != b'-';
+    let alike = |pair: &(u8, u8)| pair.0 == pair.1;
+    let same = found.bytes().zip(expected.bytes()).take_while(alike).count();
+    // Back to where a name and its type begin.
+    let begins = |byte: u8| matches!(byte, b'(' | b'{' | b'<' | b',' | b'>');
+    let start = found.as_bytes()[..same].iter().rposition(|byte| begins(*byte)).map_or(0, |at| at + 1);
+    let (one, other) = (&found[start..], &expected[start..]);
+    let same = one.bytes().rev().zip(other.bytes().rev()).take_while(alike).count();
+    // On to where a name or type ends.
+    let after = one.as_bytes()[one.len() - same..].iter().position(|byte| is_edge(*byte));
+    let after = after.map_or(0, |skipped| same - skipped);
+    let cut = |text: &str| {
+        let text = text[..text.len() - after].trim();
+        match text.char_indices().nth(DIFFERENCE_MAX) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.to_owned(),
+        }
+    };
+    match (cut(one).as_str(), cut(other).as_str()) {
+        ("", lacks) => format!("It lacks `{lacks}`."),
+        (has, "") => format!("`{has}` is too much."),
+        (has, wanted) => format!("It has `{has}` where `{wanted}` belongs."),
     }
 }
 
@@ -263,6 +306,37 @@ fn found(ty: &Type, parts: &Cell<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_the_contract_s() {
+        assert!(WIT.contains(&format!("package bulkhead:plugin@{VERSION};")));
+    }
+
+    #[test]
+    fn where_types_part_is_said_in_a_sentence() {
+        for (found, expected, said) in [
+            ("func(u64) -> list<u8>", "func(u32) -> list<u8>", "It has `u64` where `u32` belongs."),
+            ("func()", "func(u32)", "It lacks `u32`."),
+            ("func(u8, u32)", "func(u8)", "It has `u8, u32` where `u8` belongs."),
+            (
+                "func(record { id: string, at: u64 })",
+                "func(record { id: string, at: s64 })",
+                "It has `at: u64` where `at: s64` belongs.",
+            ),
+            (
+                "func(record { id: string })",
+                "func(record { id: string, at: u64 })",
+                "It has `id: string` where `id: string, at: u64` belongs.",
+            ),
+            ("func(list<u8>, a: b) -> u8", "func(list<u8>, a: b) -> u16", "It has `u8` where `u16` belongs."),
+            ("async func()", "func()", "It has `async func` where `func` belongs."),
+            ("func() -> result", "func() -> result<u8>", "It has `result` where `result<u8>` belongs."),
+        ] {
+            assert_eq!(difference(found, expected), said, "{found} / {expected}");
+        }
+        let long = difference(&format!("func({})", "é".repeat(500)), "func(u8)");
+        assert!(long.chars().count() < 250 && long.contains("é…` where `u8` belongs"), "{long}");
+    }
 
     #[test]
     fn the_contract_reads_as_it_is_written() {

@@ -1,6 +1,8 @@
-//! What a component may ask for: an exact list. Everything else is refused by name, with what to do about it.
+//! What a component may ask for: an exact list. Everything else is refused by name, with who pulled it in and what to do.
 
+use super::Metadata;
 use super::Refused;
+use super::contract::VERSION;
 use super::shape::ImportName;
 
 /// Interfaces of the contract.
@@ -55,8 +57,28 @@ const ALIASES: [Alias; 3] = [
 /// Imports of one component. All that is offered is fewer than forty.
 const IMPORTS_MAX: usize = 200;
 
-/// The names of the interfaces, sorted, if all of them are offered.
-pub(super) fn check(imports: Vec<ImportName>) -> Result<Vec<String>, Refused> {
+/// What makes a component import more of WASI than it uses, by what it leaves among the producers, and how not to. The
+/// runtimes of other languages are written in Rust, so that comes last.
+const RUNTIMES: [(&str, &str); 3] = [
+    (
+        "ComponentizeJS",
+        "Leave out what JavaScript's runtime brings along (`-d all` of componentize-js and jco), or use the template \
+         of `bulkhead plugin new -t js`.",
+    ),
+    (
+        "component-init-transform",
+        "Leave out what Python's runtime brings along (`--stub-wasi` of componentize-py), or use the template of \
+         `bulkhead plugin new -t python`.",
+    ),
+    (
+        "rustc",
+        "Build it for wasm32-unknown-unknown, whose standard library asks nothing of a system, as the template of \
+         `bulkhead plugin new -t rust` does; and look for the crate that asks for it.",
+    ),
+];
+
+/// The names of the interfaces, sorted, if all of them are offered. `made` says what the component was made with.
+pub(super) fn check(imports: Vec<ImportName>, made: &dyn Fn() -> Metadata) -> Result<Vec<String>, Refused> {
     if imports.len() > IMPORTS_MAX {
         return Err(refuse(
             format!("it has {} imports; at most {IMPORTS_MAX} are allowed.", imports.len()),
@@ -65,7 +87,7 @@ pub(super) fn check(imports: Vec<ImportName>) -> Result<Vec<String>, Refused> {
     }
     let mut names = Vec::with_capacity(imports.len());
     for import in imports {
-        judge(&import)?;
+        judge(&import, made)?;
         names.push(import.name);
     }
     names.sort_unstable();
@@ -85,7 +107,7 @@ fn parts(name: &str) -> Option<Parts<'_>> {
     package.contains(':').then_some(Parts { package, interface, version })
 }
 
-fn judge(import: &ImportName) -> Result<(), Refused> {
+fn judge(import: &ImportName, made: &dyn Fn() -> Metadata) -> Result<(), Refused> {
     let name = import.name.escape_debug().to_string();
     if !import.name.is_ascii() {
         return Err(refuse(
@@ -103,7 +125,7 @@ fn judge(import: &ImportName) -> Result<(), Refused> {
         "bulkhead:plugin" => contract(&parts, &name),
         "wasi:http" => http(&parts, &name),
         package => match package.strip_prefix("wasi:") {
-            Some(package) => wasi(package, &parts, &name),
+            Some(package) => wasi(package, &parts, &name, made),
             None => Err(refuse(
                 format!("it needs `{name}`, which this host does not offer."),
                 "A host offers bulkhead:plugin@0.1 and an empty WASI 0.2. If it is a part of your own program, \
@@ -117,7 +139,7 @@ fn contract(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
     if !track(parts.version, "0.1.") {
         return Err(Refused::upload(
             "version",
-            format!("it is built for `{name}`; this host speaks bulkhead:plugin@0.1."),
+            format!("it is built for `{name}`; this host has bulkhead:plugin@{VERSION}."),
             "Build it with the SDK of this host's version (`bulkhead --version`), or upgrade the host.",
         ));
     }
@@ -126,7 +148,10 @@ fn contract(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
     }
     Err(Refused::upload(
         "version",
-        format!("it needs `{name}`, an interface that this host does not have yet."),
+        format!(
+            "it is built for `{name}`; this host has bulkhead:plugin@{VERSION}, without `{}`.",
+            parts.interface.escape_debug()
+        ),
         "Upgrade the host, or build with an older SDK.",
     ))
 }
@@ -144,7 +169,7 @@ fn http(parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
     ))
 }
 
-fn wasi(package: &str, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
+fn wasi(package: &str, parts: &Parts<'_>, name: &str, made: &dyn Fn() -> Metadata) -> Result<(), Refused> {
     if let Some(alias) = ALIASES.iter().find(|alias| alias.package == package) {
         return draft(alias, parts, name);
     }
@@ -157,17 +182,22 @@ fn wasi(package: &str, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
     let offered = WASI.iter().find(|(offered, _)| *offered == package).map(|(_, interfaces)| *interfaces);
     match offered {
         Some(interfaces) if interfaces.contains(&parts.interface) && track(parts.version, "0.2.") => Ok(()),
-        Some(_) => Err(refuse(
-            format!("it needs `{name}`, which this host does not offer."),
-            "Of WASI, only stable interfaces of version 0.2 are offered. It is usually pulled in by a language's \
-             runtime: look for its option to stub WASI, or use the version of its tool that the templates use.",
-        )),
-        None => Err(refuse(
-            format!("it needs `{name}`, which this host does not offer."),
-            "It is usually pulled in by a language's runtime: look for its option to stub WASI (`--stub-wasi`, \
-             `-d all`), or use the template of `bulkhead plugin new`.",
-        )),
+        Some(_) => Err(pulled_in(name, "; of WASI, only stable interfaces of version 0.2 are", &made())),
+        None => Err(pulled_in(name, "", &made())),
     }
+}
+
+/// Nobody writes such an import: a language's runtime or a library does.
+fn pulled_in(name: &str, but: &str, made: &Metadata) -> Refused {
+    let tools = made.made_with();
+    let by = if tools.is_empty() { "a language's runtime or a library".to_owned() } else { tools.join(", ") };
+    let has = |tool: &str| made.producers.iter().any(|(_, name, _)| name == tool);
+    let advice = RUNTIMES.iter().find(|(tool, _)| has(tool)).map_or(
+        "Look for the option of your language's tool to stub WASI (`--stub-wasi`, `-d all`), or use a template of \
+         `bulkhead plugin new`.",
+        |(_, advice)| advice,
+    );
+    refuse(format!("it needs `{name}`, which this host does not offer{but}. Pulled in by: {by}."), advice)
 }
 
 fn draft(alias: &Alias, parts: &Parts<'_>, name: &str) -> Result<(), Refused> {
@@ -231,7 +261,7 @@ mod tests {
 
     fn code(name: &str) -> String {
         let import = ImportName { name: name.into(), is_interface: true };
-        judge(&import).map_or_else(|refused| refused.code, |()| "fine".into())
+        judge(&import, &Metadata::default).map_or_else(|refused| refused.code, |()| "fine".into())
     }
 
     #[test]
@@ -293,7 +323,7 @@ mod tests {
     #[test]
     fn another_draft_is_told_which_one_is_supported() {
         let import = ImportName { name: "wasi:keyvalue/atomics@0.2.0-draft".into(), is_interface: true };
-        let refused = judge(&import).expect_err("because it is another draft");
+        let refused = judge(&import, &Metadata::default).expect_err("because it is another draft");
         assert!(refused.detail.contains("supported: wasi:keyvalue/atomics@0.2.0-draft2, wasi:keyvalue/batch@"));
         assert!(refused.hint.contains("bulkhead:plugin/state"), "{refused}");
     }
@@ -315,14 +345,14 @@ mod tests {
     #[test]
     fn a_function_outside_of_an_interface_is_refused() {
         let import = ImportName { name: "bulkhead:plugin/log@0.1.0".into(), is_interface: false };
-        assert!(judge(&import).is_err());
+        assert!(judge(&import, &Metadata::default).is_err());
     }
 
     #[test]
     fn a_refusal_names_the_import_and_says_what_to_do() {
         for name in ["wasi:nn/inference@0.2.0", "demo:x/y@1.0.0", "wasi:http/incoming-handler@0.2.0", "x"] {
             let import = ImportName { name: name.into(), is_interface: true };
-            let refused = judge(&import).expect_err("because it is not offered");
+            let refused = judge(&import, &Metadata::default).expect_err("because it is not offered");
             assert!(refused.detail.contains(name), "{refused}");
             assert!(refused.hint.len() > 20, "{refused}");
         }

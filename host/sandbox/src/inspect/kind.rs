@@ -21,7 +21,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), Refused> {
     if bytes.len() > SIZE_MAX {
         return Err(Refused::upload(
             "size",
-            format!("it has {} bytes; a component may have {SIZE_MAX}.", bytes.len()),
+            format!("it has {} bytes; a component may have {} MiB.", bytes.len(), SIZE_MAX >> 20),
             "Strip its debug information (`wasm-tools strip`), or build it with size optimisation.",
         ));
     }

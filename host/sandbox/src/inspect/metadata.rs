@@ -12,6 +12,8 @@ use crate::capability::redact::escape;
 
 /// Bytes of one text.
 const TEXT_MAX: usize = 512;
+/// Bytes of a section of producers that is looked at: real ones have a few hundred, and read they take many times as much.
+const SECTION_MAX: usize = 64 << 10;
 /// Entries in the list of producers.
 const PRODUCERS_MAX: usize = 64;
 
@@ -36,7 +38,9 @@ pub(super) fn read(wasm: &[u8]) -> Metadata {
 /// One custom section: texts count only at the `top`, producers wherever they are.
 fn custom(metadata: &mut Metadata, section: &CustomSectionReader<'_>, top: bool) {
     if section.name() == "producers" {
-        if let Ok(found) = Producers::from_bytes(section.data(), 0) {
+        if section.data().len() <= SECTION_MAX
+            && let Ok(found) = Producers::from_bytes(section.data(), 0)
+        {
             producers(metadata, &found);
         }
         return;

@@ -19,8 +19,9 @@ use crate::options::Pool;
 
 pub use self::imports::needs;
 
-/// Bytes of a component. The heaviest real plugins have 18 MB.
-pub const SIZE_MAX: usize = 40 << 20;
+/// Bytes of a component. The heaviest real plugins have 18 MB; those that are larger carry data, such as a model or a
+/// whole standard library, more than code.
+pub const SIZE_MAX: usize = 64 << 20;
 
 /// What can be seen without compiling.
 pub(crate) struct Seen {
@@ -32,7 +33,7 @@ pub(crate) struct Seen {
 pub(crate) fn look(wasm: &[u8], pool: &Pool) -> Result<Seen, Refused> {
     kind::check(wasm)?;
     let names = shape::check(wasm, pool)?;
-    Ok(Seen { imports: imports::check(names)? })
+    Ok(Seen { imports: imports::check(names, &|| metadata::read(wasm))? })
 }
 
 /// What the author says about the component. Only asked of what has been compiled.
@@ -43,13 +44,32 @@ pub(crate) fn metadata(wasm: &[u8]) -> Metadata {
 /// The name of a component: `sha256:` and 64 hexadecimal digits.
 #[must_use]
 pub fn digest(wasm: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    for byte in sha2::Sha256::digest(wasm) {
-        write!(text, "{byte:02x}").expect("because a string takes everything");
+    let mut digester = Digester::default();
+    digester.update(wasm);
+    digester.finish()
+}
+
+/// Makes a [`digest`] of a component that comes in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Digester(sha2::Sha256);
+
+impl Digester {
+    /// The next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
     }
-    text
+
+    /// The digest of all pieces.
+    #[must_use]
+    pub fn finish(self) -> String {
+        use std::fmt::Write;
+        let mut text = String::with_capacity(71);
+        text.push_str("sha256:");
+        for byte in self.0.finalize() {
+            write!(text, "{byte:02x}").expect("because a string takes everything");
+        }
+        text
+    }
 }
 
 /// Which of the contract's interfaces a component exports. At least one.
@@ -89,6 +109,26 @@ pub struct Metadata {
     /// What made it: `("language", "Rust", "2024")`, `("processed-by", "wit-component", "0.254.0")` …
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub producers: Vec<(String, String, String)>,
+}
+
+impl Metadata {
+    /// The languages and tools that made it, in plain words, each once: `Rust`, `rustc 1.96.0`.
+    #[must_use]
+    pub fn made_with(&self) -> Vec<String> {
+        let (languages, tools): (Vec<_>, Vec<_>) = self.producers.iter().partition(|(field, ..)| field == "language");
+        let mut made_with = Vec::new();
+        for (_, name, version) in languages.into_iter().chain(tools) {
+            // What follows the version says of which commit and on which day.
+            let tool = match version.split_whitespace().next() {
+                Some(version) => format!("{name} {version}"),
+                None => name.clone(),
+            };
+            if !made_with.contains(&tool) {
+                made_with.push(tool);
+            }
+        }
+        made_with
+    }
 }
 
 /// What an upload was found to be.
@@ -133,6 +173,24 @@ impl Refused {
             detail: detail.into(),
             hint: "The host is at fault, not the component. Try again; if it stays, its operator must look.".into(),
         }
+    }
+
+    /// From what the linker says about a component that imports what is offered, as something else than it is offered as.
+    pub(crate) fn not_linked(text: &str) -> Self {
+        let text = crate::capability::redact::escape(text, 500);
+        // `component imports instance `NAME`, but a matching implementation was not found in the linker: WHY`
+        let detail = match text.split_once(", but a matching implementation was not found in the linker: ") {
+            Some((import, why)) => {
+                let import = import.split('`').nth(1).unwrap_or(import);
+                format!("its `{import}` is not as this host has it: {why}.")
+            }
+            None => format!("what it imports does not fit what is offered: {text}."),
+        };
+        Self::upload(
+            "import",
+            detail,
+            "Build it with the versions of the tools and of the WIT that the templates of `bulkhead plugin new` use.",
+        )
     }
 
     /// From what the compiler says about a component. Its text is about the component only.

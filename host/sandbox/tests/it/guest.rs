@@ -112,6 +112,11 @@ impl Guest {
 
     /// The component.
     pub fn component(&self) -> Vec<u8> {
+        self.component_of(self.module())
+    }
+
+    /// The component with this core module instead of its own.
+    pub fn component_of(&self, mut module: Vec<u8>) -> Vec<u8> {
         let mut resolve = Resolve::default();
         resolve.push_str("plugin.wit", CONTRACT).expect("because the contract is valid");
         for (at, package) in self.packages.iter().enumerate() {
@@ -121,7 +126,6 @@ impl Guest {
             format!("package test:guest; world guest {{ include bulkhead:plugin/imports@0.1.0; {} }}", self.world);
         let package = resolve.push_str("world.wit", &world).expect("because the world is valid");
         let world = resolve.select_world(&[package], Some("guest")).expect("because there is one");
-        let mut module = self.module();
         wit_component::embed_component_metadata(&mut module, &resolve, world, self.encoding)
             .expect("because the world can be written");
         ComponentEncoder::default()

@@ -14,6 +14,7 @@ use crate::guest;
 use crate::guest::Guest;
 use crate::guest::OK;
 use crate::guest::raw;
+use crate::lab;
 
 /// A sandbox as a host has it.
 static HOST: LazyLock<Sandbox> = LazyLock::new(|| {
@@ -304,6 +305,195 @@ fn random_damage_is_refused_or_harmless() {
         // In this process, where a panic would be seen: the compiler is not what is tried here.
         if crate::lab::SANDBOX.inspect(&damaged).is_ok() {
             let _ = crate::lab::handle(&damaged);
+        }
+    }
+}
+
+/// A section of a module or component: its number, its length, its content.
+fn section(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut section = vec![number];
+    leb(&mut section, content.len());
+    section.extend_from_slice(content);
+    section
+}
+
+fn leb(bytes: &mut Vec<u8>, mut number: usize) {
+    while number > 0x7f {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+/// A handler with so many bytes of debug information and the like, which the machine code has nothing of.
+fn with_custom(bytes: usize) -> Vec<u8> {
+    [guest::idle(), section(0, &[&[1, b'x'][..], &vec![7; bytes]].concat())].concat()
+}
+
+/// A handler with so many bytes of data, such as a model, all of which it has in its memory.
+fn with_data(bytes: usize) -> Vec<u8> {
+    let guest = Guest { pages: u32::try_from(bytes / 65_536 + 2).expect("because it fits"), ..Guest::handler(OK) };
+    // One active segment, from the second page on: `i32.const 65536`, `end`.
+    let mut data = vec![1, 0, 0x41, 0x80, 0x80, 0x04, 0x0b];
+    leb(&mut data, bytes);
+    data.extend((0..bytes).map(|at| (at * 31 % 251) as u8));
+    guest.component_of([guest.module(), section(11, &data)].concat())
+}
+
+/// Sixty mebibytes upload, compile and run, whatever they are.
+#[test]
+fn large_plugins_run() {
+    for wasm in [with_custom(60 << 20), with_data(60 << 20)] {
+        let found = inspect(&wasm).expect("because it is not too large");
+        assert!(found.size > 60 << 20);
+        let plugin = HOST
+            .load(&found.digest, &|| Err(bulkhead_sandbox::Error::Engine { detail: "it is not at hand".to_owned() }))
+            .expect("because the inspection compiled it");
+        let mut session = HOST.session(&plugin, std::sync::Arc::new(lab::setup()));
+        let attempt = session.handle(&lab::Bench::default().call());
+        assert_eq!(lab::code(&attempt), "done", "{}", lab::reason(&attempt));
+    }
+}
+
+#[test]
+fn the_largest_plugin_has_64_mebibytes() {
+    let size = bulkhead_sandbox::inspect::SIZE_MAX;
+    let mut wasm = with_custom(size - guest::idle().len() - 7);
+    assert_eq!(wasm.len(), size);
+    inspect(&wasm).expect("because it is not too large");
+    wasm.push(0);
+    assert_refused(&wasm, "size");
+    assert!(inspect(&wasm).expect_err("because it is too large").to_string().contains("64 MiB"));
+}
+
+/// A component that wants this, by the tools that leave that among its producers.
+fn made_with(tool: &str, version: &str, text: &str) -> Vec<u8> {
+    let word = |word: &str| [&[word.len() as u8], word.as_bytes()].concat();
+    let producers = [&[1][..], &word("processed-by"), &[1], &word(tool), &word(version)].concat();
+    [raw(text), section(0, &[&[9][..], b"producers", &producers].concat())].concat()
+}
+
+/// What does not link is told in sentences that say what is wrong and what to do, not in the engine's words.
+#[test]
+fn what_does_not_link_is_told_with_what_to_do() {
+    let instance = |name: &str| format!("(component (import \"{name}\" (instance)))");
+    let cases: [(&str, Vec<u8>, &[&str]); 16] = [
+        (
+            "not offered at all",
+            made_with("rustc", "1.96.0 (ac68faa20 2026-05-25)", &instance("wasi:nn/graph@0.2.0")),
+            &[
+                "it needs `wasi:nn/graph@0.2.0`, which this host does not offer",
+                "Pulled in by: rustc 1.96.0.",
+                "wasm32-unknown-unknown",
+            ],
+        ),
+        (
+            "not offered, by Python's runtime",
+            made_with("component-init-transform", "0.2.0", &instance("wasi:clocks/timezone@0.2.0")),
+            &[
+                "of WASI, only stable interfaces of version 0.2",
+                "component-init-transform 0.2.0",
+                "`--stub-wasi`",
+                "-t python",
+            ],
+        ),
+        (
+            "not offered, by JavaScript's runtime",
+            made_with("ComponentizeJS", "0.22.0", &instance("wasi:sockets/tls@0.2.3")),
+            &["`wasi:sockets/tls@0.2.3`", "Pulled in by: ComponentizeJS 0.22.0.", "`-d all`", "-t js"],
+        ),
+        (
+            "not offered, by nobody knows whom",
+            raw(&instance("wasi:blobstore/container@0.2.0")),
+            &["Pulled in by: a language's runtime or a library.", "stub WASI"],
+        ),
+        ("somebody's own", raw(&instance("demo:host/x@1.0.0")), &["`demo:host/x@1.0.0`", "`wac plug`"]),
+        (
+            "a server",
+            raw(&instance("wasi:http/incoming-handler@0.2.0")),
+            &["`wasi:http/incoming-handler@0.2.0`", "`http` grant", "events are what comes in"],
+        ),
+        (
+            "another track",
+            raw(&instance("bulkhead:plugin/effects@0.2.0")),
+            &["built for `bulkhead:plugin/effects@0.2.0`; this host has bulkhead:plugin@0.1.0", "or upgrade the host"],
+        ),
+        (
+            "a newer interface",
+            raw(&instance("bulkhead:plugin/telepathy@0.1.3")),
+            &["this host has bulkhead:plugin@0.1.0, without `telepathy`", "Upgrade the host"],
+        ),
+        (
+            "a newer function",
+            raw("(component (import \"bulkhead:plugin/usage@0.1.9\" (instance (export \"predict\" (func)))))"),
+            &["`bulkhead:plugin/usage@0.1.9`", "calls its `predict`", "has bulkhead:plugin@0.1.0", "Upgrade the host"],
+        ),
+        (
+            "another draft",
+            raw(&instance("wasi:keyvalue/store@0.2.0-draft3")),
+            &[
+                "`wasi:keyvalue/store@0.2.0-draft3`",
+                "supported: ",
+                "wasi:keyvalue/store@0.2.0-draft2",
+                "`bulkhead:plugin/state`",
+            ],
+        ),
+        (
+            "another type of an import",
+            raw("(component (import \"bulkhead:plugin/context@0.1.0\" (instance
+                (export \"random\" (func (param \"length\" u64) (result (list u8)))))))"),
+            &["`func(u64) -> list<u8>`", "It has `u64` where `u32` belongs.", "wit/plugin.wit"],
+        ),
+        (
+            "another type of an import of WASI",
+            Guest {
+                world: "export bulkhead:plugin/handler@0.1.0; import wasi:random/random@0.2.0;".to_owned(),
+                packages: vec![
+                    "package wasi:random@0.2.0; interface random { get-random-u64: func() -> u32; }".to_owned(),
+                ],
+                ..Guest::handler("(drop (call $random)) (i32.const 16)")
+            }
+            .import_from("wasi:random/random@0.2.0", "get-random-u64", "random", "(result i32)")
+            .component(),
+            &["its `wasi:random/random@0.2.0` is not as this host has it: ", "`get-random-u64`", "templates"],
+        ),
+        (
+            "another type of an export",
+            raw("(component
+                (core module $m (func (export \"handle\") (result i32) (i32.const 0)))
+                (core instance $i (instantiate $m))
+                (func $f (result u32) (canon lift (core func $i \"handle\")))
+                (instance $h (export \"handle\" (func $f)))
+                (export \"bulkhead:plugin/handler@0.1.0\" (instance $h)))"),
+            &[
+                "has `handle` as `func() -> u32`; expected `func(record {",
+                "It has `) -> u32` where `record { id: string",
+                "wit/plugin.wit",
+            ],
+        ),
+        (
+            "no export",
+            raw("(component)"),
+            &["exports neither bulkhead:plugin/handler@0.1 nor", "for the world `handler-plugin`"],
+        ),
+        (
+            "a core module",
+            Guest::handler(OK).module(),
+            &["core module", "`bulkhead plugin build`", "`wasm-tools component new"],
+        ),
+        (
+            "more than a limit",
+            raw("(component (core module (memory 65535)))"),
+            &["begins with 4095 MiB of memory; a plugin may have 64", "ask the operator for a larger plan"],
+        ),
+    ];
+    for (what, wasm, parts) in cases {
+        let refused = inspect(&wasm).expect_err("because it does not link").to_string();
+        for part in parts {
+            assert!(refused.contains(part), "{what}: no `{part}` in: {refused}");
+        }
+        for engine in ["linker", "wasmtime", "expected func found", "func_idx"] {
+            assert!(!refused.contains(engine), "{what}: {refused}");
         }
     }
 }
