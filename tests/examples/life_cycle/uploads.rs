@@ -111,7 +111,7 @@ impl Subject {
     async fn prepare(host: &Host, name: &'static str, manifest: String, data: Value) -> Result<Self> {
         let client = host.tenant(name).await?.within(PATIENCE);
         client.push_as(name, bulkhead_tests::plugin(name)?.0, Some(manifest.clone())).await?;
-        let steps = json!([{"handle": name}, {"map": {"of": "id"}}, {"emit": "handled"}]);
+        let steps = json!([{"handle": name}, {"emit": "handled"}]);
         client.rule(json!({"name": "first", "on": "first", "steps": steps})).await?;
         let stream = Stream::open(&client, "/v1/events/stream?type=handled", None).await?;
         Ok(Self { client, stream, name, manifest, data, events: 0 })
