@@ -2,6 +2,8 @@
 //!
 //! Pure: who counts, and who ends a roll-out, is dispatch's and the store's business.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -11,6 +13,9 @@ use crate::id::hash64;
 
 /// In how many parts a slice is cut: hundredths of a percent.
 pub const PARTS: u16 = 10_000;
+
+/// In how many parts a logarithm is counted.
+const LOG_PARTS: f64 = 1_000_000.0;
 
 /// A part of all keys, from a point of the circle of hashes to another, in hundredths of a percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +56,7 @@ pub struct Guard {
     pub max_failure_rate: f64,
     /// Fuel per attempt, against the active version's.
     pub max_fuel_ratio: f64,
-    /// Time per attempt, against the active version's.
+    /// Time of an ordinary attempt ([`Counts::typical_micros`]), against the active version's.
     pub max_latency_ratio: f64,
     /// Attempts of the candidate before anything is judged; fuel and time need as many of the active version, too.
     pub min_runs: u64,
@@ -75,15 +80,27 @@ pub struct Counts {
     pub fuel: u64,
     /// Microseconds.
     pub micros: u64,
+    /// What the geometric mean of the microseconds follows from: the sum of `ln(1 + micros)`, in millionths.
+    pub log_micros: u64,
 }
 
 impl Counts {
+    /// Of one attempt.
+    #[must_use]
+    pub fn of(failed: bool, fuel: u64, time: Duration) -> Self {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 45 millions")]
+        let log_micros = ((micros as f64).ln_1p() * LOG_PARTS).round() as u64;
+        Self { runs: 1, failed: u64::from(failed), fuel, micros, log_micros }
+    }
+
     /// Adds what somebody else counted.
     pub fn add(&mut self, more: &Self) {
         self.runs = self.runs.saturating_add(more.runs);
         self.failed = self.failed.saturating_add(more.failed);
         self.fuel = self.fuel.saturating_add(more.fuel);
         self.micros = self.micros.saturating_add(more.micros);
+        self.log_micros = self.log_micros.saturating_add(more.log_micros);
     }
 
     fn per_run(&self, sum: u64) -> f64 {
@@ -106,6 +123,13 @@ impl Counts {
     #[must_use]
     pub fn micros_per_run(&self) -> f64 {
         self.per_run(self.micros)
+    }
+
+    /// Microseconds of an ordinary attempt: the geometric mean. One that had to wait ten seconds for a busy machine makes
+    /// hardly any difference among a hundred, while it would decide about their mean.
+    #[must_use]
+    pub fn typical_micros(&self) -> f64 {
+        (self.per_run(self.log_micros) / LOG_PARTS).exp_m1()
     }
 }
 
@@ -148,7 +172,7 @@ impl Guard {
         }
         let pairs = [
             (Measure::Fuel, candidate.fuel_per_run(), active.fuel_per_run(), self.max_fuel_ratio),
-            (Measure::Latency, candidate.micros_per_run(), active.micros_per_run(), self.max_latency_ratio),
+            (Measure::Latency, candidate.typical_micros(), active.typical_micros(), self.max_latency_ratio),
         ];
         pairs.into_iter().find_map(|(measure, candidate, active, limit)| {
             let found = candidate / active;
@@ -204,16 +228,42 @@ mod tests {
     #[test]
     fn a_candidate_is_judged_by_what_it_does_beyond_the_active_version() {
         let guard = Guard { max_failure_rate: 0.1, max_fuel_ratio: 2.0, max_latency_ratio: 2.0, min_runs: 10 };
-        let counts = |runs, failed, fuel, micros| Counts { runs, failed, fuel, micros };
-        let good = counts(100, 0, 1_000, 1_000);
+        let counts = |runs: u64, failed, fuel, micros: u64| {
+            let mut sum = Counts::default();
+            (0..runs).for_each(|_| sum.add(&Counts::of(false, 0, Duration::from_micros(micros / runs))));
+            Counts { failed, fuel, ..sum }
+        };
+        let good = counts(100, 0, 1_000, 100_000);
         let found = |active, candidate| guard.judge(&active, &candidate).map(|breach| breach.measure);
         assert_eq!(found(good, counts(9, 9, 0, 0)), None, "too few to say");
-        assert_eq!(found(good, counts(10, 1, 100, 100)), None);
-        assert_eq!(found(good, counts(10, 2, 100, 100)), Some(Measure::FailureRate));
-        assert_eq!(found(counts(100, 30, 1_000, 1_000), counts(10, 2, 100, 100)), None, "the active one fails more");
-        assert_eq!(found(good, counts(10, 0, 201, 100)), Some(Measure::Fuel));
-        assert_eq!(found(good, counts(10, 0, 200, 201)), Some(Measure::Latency));
+        assert_eq!(found(good, counts(10, 1, 100, 10_000)), None);
+        assert_eq!(found(good, counts(10, 2, 100, 10_000)), Some(Measure::FailureRate));
+        assert_eq!(
+            found(counts(100, 30, 1_000, 100_000), counts(10, 2, 100, 10_000)),
+            None,
+            "the active one fails more"
+        );
+        assert_eq!(found(good, counts(10, 0, 201, 10_000)), Some(Measure::Fuel));
+        assert_eq!(found(good, counts(10, 0, 200, 20_100)), Some(Measure::Latency));
         assert_eq!(found(counts(9, 0, 9, 9), counts(10, 0, 900, 900)), None, "nothing to compare with");
         assert_eq!(found(counts(100, 0, 0, 0), counts(10, 0, 900, 900)), None);
+    }
+
+    #[test]
+    fn a_slow_run_among_many_is_no_slow_version() {
+        let sum = |slow: u64, of: u64, ms: u64| {
+            let mut sum = Counts::default();
+            for run in 0..of {
+                sum.add(&Counts::of(false, 1, Duration::from_millis(if run < slow { 10_000 } else { ms })));
+            }
+            sum
+        };
+        let guard = Guard::default();
+        let active = sum(0, 100, 1);
+        assert!((active.typical_micros() - 1_000.0).abs() < 0.1, "{}", active.typical_micros());
+        assert_eq!(guard.judge(&active, &sum(1, 100, 1)), None, "an outlier");
+        assert_eq!(guard.judge(&sum(1, 100, 1), &sum(0, 100, 4)).map(|it| it.measure), Some(Measure::Latency));
+        assert_eq!(guard.judge(&active, &sum(0, 100, 4)).map(|it| it.measure), Some(Measure::Latency));
+        assert_eq!(guard.judge(&active, &sum(20, 100, 1)).map(|it| it.measure), Some(Measure::Latency), "one in five");
     }
 }

@@ -54,8 +54,8 @@ use crate::dispatch::pipeline::Run;
 use crate::dispatch::pipeline::Sessions;
 use crate::dispatch::recorder;
 use crate::dispatch::shadow;
-use crate::dispatch::shadow::Did;
 use crate::dispatch::shadow::Sample;
+use crate::preview::Did;
 use crate::tenants::ActivePlugin;
 use crate::tenants::Candidate;
 use crate::tenants::TenantView;
@@ -586,12 +586,8 @@ impl Execution {
             let used = ran.used.get(plugin);
             let at_fault = state != RunState::Done && ran.plugin.as_ref().is_some_and(|(last, _)| last == plugin);
             let counts = if is_candidate { &mut tally.candidate } else { &mut tally.active };
-            counts.add(&Counts {
-                runs: 1,
-                failed: u64::from(at_fault),
-                fuel: used.map_or(0, |used| used.fuel),
-                micros: used.map_or(0, |used| u64::try_from(used.duration.as_micros()).unwrap_or(u64::MAX)),
-            });
+            let (fuel, time) = used.map_or((0, Duration::ZERO), |used| (used.fuel, used.duration));
+            counts.add(&Counts::of(at_fault, fuel, time));
         }
     }
 

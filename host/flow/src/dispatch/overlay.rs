@@ -6,6 +6,9 @@
 //!
 //! What comes from below the batch layer is remembered with its version; the commit proves that it still holds. So the
 //! cache may be stale without harm: a stale read fails the commit, which empties the cache of it, and the batch runs again.
+//!
+//! A run that is made again without being applied (a shadow's, a preview's) has its base filled with what is known of the
+//! state that it saw.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -48,12 +51,36 @@ const READ_DEADLINE: Duration = Duration::from_secs(2);
 
 type Key = (PluginId, String);
 
+/// Which listing: whose, its prefix, from after which key, and of how many keys.
+type Listing = (PluginId, String, Option<String>, usize);
+
+/// What is known of the state that a run saw.
+#[derive(Default)]
+pub struct Known {
+    /// Values, and that there was none.
+    pub values: HashMap<Key, Option<Versioned>>,
+    /// Listings as they were answered.
+    pub listings: HashMap<Listing, Vec<String>>,
+}
+
+impl Known {
+    /// Nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.listings.is_empty()
+    }
+}
+
 #[derive(Default)]
 struct Layers {
     run: HashMap<Key, StateWrite>,
     batch: HashMap<Key, StateWrite>,
     base: HashMap<Key, Option<Versioned>>,
     listings: Vec<StateRead>,
+    /// How listings were answered when the run was made first.
+    known: HashMap<Listing, Vec<String>>,
+    /// Something was read from below the base.
+    read_now: bool,
 }
 
 /// The state of one tenant during one batch.
@@ -71,6 +98,22 @@ impl Overlay {
     #[must_use]
     pub fn new(tenant: TenantId, now: Timestamp, store: Store, cache: Cache, runtime: tokio::runtime::Handle) -> Self {
         Self { tenant, now, store, cache, runtime, layers: Mutex::default() }
+    }
+
+    /// The same, where this much is known of the state that the run saw.
+    #[must_use]
+    pub fn knowing(self, known: Known) -> Self {
+        {
+            let mut layers = self.lock();
+            layers.base.extend(known.values);
+            layers.known.extend(known.listings);
+        }
+        self
+    }
+
+    /// Whether anything was read as it is now.
+    pub fn has_read_now(&self) -> bool {
+        self.lock().read_now
     }
 
     fn lock(&self) -> MutexGuard<'_, Layers> {
@@ -156,8 +199,31 @@ impl Overlay {
                 held
             }
         };
-        self.lock().base.insert(at, held.clone());
+        let mut layers = self.lock();
+        layers.base.insert(at, held.clone());
+        layers.read_now = true;
         Ok(held)
+    }
+
+    /// A page of keys as it was answered when the run was made first, else as they are now.
+    fn page(
+        &self,
+        plugin: PluginId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<String>, usize), StateError> {
+        let asked = (plugin, prefix.to_owned(), after.map(str::to_owned), limit);
+        if let Some(keys) = self.lock().known.get(&asked) {
+            return Ok((keys.clone(), limit));
+        }
+        let page = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, 1_000);
+        let keys = self.fetch(self.store.state_keys(self.tenant, plugin, prefix, after, page))?;
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let mut layers = self.lock();
+        layers.listings.push(StateRead::Keys { plugin, prefix, after, limit: page, keys: keys.clone() });
+        layers.read_now = true;
+        Ok((keys, page as usize))
     }
 }
 
@@ -199,14 +265,10 @@ impl StateReader for Overlay {
             };
             of(&layers.batch).into_iter().chain(of(&layers.run)).collect()
         };
-        let page = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, 1_000);
         let (mut found, mut cursor) = (BTreeSet::new(), after.map(str::to_owned));
         loop {
-            let keys = self.fetch(self.store.state_keys(self.tenant, plugin, prefix, cursor.as_deref(), page))?;
-            let listing =
-                StateRead::Keys { plugin, prefix: prefix.to_owned(), after: cursor, limit: page, keys: keys.clone() };
-            self.lock().listings.push(listing);
-            let whole = keys.len() < page as usize;
+            let (keys, page) = self.page(plugin, prefix, cursor.as_deref(), limit)?;
+            let whole = keys.len() < page;
             cursor = keys.last().cloned();
             found.extend(keys.into_iter().filter(|key| written.get(key) != Some(&false)));
             // Keys that the batch deleted may have thinned the page out.

@@ -17,13 +17,9 @@ use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::comparison;
 use bulkhead_domain::comparison::Comparison;
 use bulkhead_domain::comparison::Kind as Likeness;
-use bulkhead_domain::effect::Effect;
-use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
-use bulkhead_domain::policy::rollout::Counts;
-use bulkhead_domain::policy::verdict::Outcome;
 use bulkhead_store::releases::Kind;
 use bulkhead_store::releases::Tally;
 use bulkhead_store::state::Versioned;
@@ -32,10 +28,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatch;
 use crate::dispatch::overlay;
+use crate::dispatch::overlay::Known;
 use crate::dispatch::overlay::Overlay;
-use crate::dispatch::pipeline::Ran;
 use crate::dispatch::pipeline::Run;
 use crate::dispatch::pipeline::Sessions;
+use crate::preview::Did;
 use crate::preview::Previewer;
 use crate::tenants::TenantView;
 
@@ -61,35 +58,6 @@ pub struct Sample {
     pub state: Vec<((PluginId, String), Option<Versioned>)>,
     /// How it went.
     pub did: Did,
-}
-
-/// How a run went.
-pub struct Did {
-    outcome: Outcome,
-    effects: Vec<Effect>,
-    writes: Vec<StateWrite>,
-    counts: Counts,
-}
-
-impl Did {
-    /// Of a run, with what it wrote to its state.
-    pub fn new(ran: &Ran, plugin: &str, writes: Vec<StateWrite>) -> Self {
-        let used = ran.used.get(plugin);
-        let done = ran.outcome == Outcome::Done;
-        let counts = Counts {
-            runs: 1,
-            failed: u64::from(!done),
-            fuel: used.map_or(0, |used| used.fuel),
-            micros: used.map_or(0, |used| u64::try_from(used.duration.as_micros()).unwrap_or(u64::MAX)),
-        };
-        let effects = ran.effects.iter().map(|(_, effect)| effect.clone()).collect();
-        // What is left of a failed run's steps never was.
-        Self { outcome: ran.outcome.clone(), effects, writes: if done { writes } else { Vec::new() }, counts }
-    }
-
-    fn ended(&self) -> comparison::Ended<'_> {
-        comparison::Ended { outcome: &self.outcome, effects: &self.effects, writes: &self.writes }
-    }
 }
 
 /// A sample, with the tenant as it was.
@@ -174,11 +142,11 @@ impl Dispatch {
         let mut shared = previewer.shared(Arc::clone(&kept.as_ref()?.1));
         shared.now = sample.now;
         let runtime = tokio::runtime::Handle::current();
-        let known = overlay::cache(u64::MAX);
-        for ((plugin, key), held) in &sample.state {
-            known.insert((tenant, *plugin, key.clone()), held.clone());
-        }
-        let state = Arc::new(Overlay::new(tenant, sample.now, Arc::clone(&self.store), known, runtime));
+        let known = Known { values: sample.state.iter().cloned().collect(), ..Known::default() };
+        // What else it reads is as it is by then; a cache for so little would serve nobody.
+        let cache = overlay::cache(0);
+        let state = Overlay::new(tenant, sample.now, Arc::clone(&self.store), cache, runtime).knowing(known);
+        let state = Arc::new(state);
         let ran = tokio::task::spawn_blocking(move || {
             let view = Arc::clone(&shared.view);
             let rule = view.rules.rule(&sample.rule)?;

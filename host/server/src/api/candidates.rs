@@ -60,7 +60,7 @@ pub struct NewCanary {
     /// Fuel per attempt against the active version's, above which it is taken back; 2 if it is left out.
     #[serde(default)]
     max_fuel_ratio: Option<f64>,
-    /// Time per attempt, likewise; 3 if it is left out.
+    /// Time of an ordinary attempt (the geometric mean), likewise; 3 if it is left out.
     #[serde(default)]
     max_latency_ratio: Option<f64>,
     /// Attempts of each before they are judged; 100 if it is left out.
@@ -119,6 +119,8 @@ pub struct Figures {
     fuel: f64,
     /// Microseconds per attempt.
     micros: f64,
+    /// Microseconds of an ordinary attempt (the geometric mean): what `max_latency_ratio` compares.
+    typical_micros: f64,
 }
 
 /// How a shadow's runs compare with those of the active version.
@@ -146,6 +148,7 @@ impl From<&Counts> for Figures {
             failed: counts.failed,
             fuel: round(counts.fuel_per_run()),
             micros: round(counts.micros_per_run()),
+            typical_micros: round(counts.typical_micros()),
         }
     }
 }
@@ -267,7 +270,7 @@ async fn end(
     params(("name" = String, Path, description = "The plugin's name")),
     responses(
         (status = 201, description = "It has begun", body = CandidateView),
-        (status = 409, description = "It is active or retired, or a canary is under way")
+        (status = 409, description = "It is active or retired, a canary is under way, or the plugin asks for a preview of it")
     )
 )]
 async fn start_canary(

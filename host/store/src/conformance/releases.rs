@@ -129,8 +129,8 @@ pub async fn a_candidate_is_counted_until_it_ends(world: &mut World) -> Result<(
     assert!(matches!(world.store.retire(tenant, "p", 2, &by()).await, Err(Error::Conflict { .. })));
     let id = canary.plugin;
     let more = Tally {
-        active: Counts { runs: 9, failed: 0, fuel: 90, micros: 9 },
-        candidate: Counts { runs: 1, failed: 1, fuel: 10, micros: 2 },
+        active: Counts { runs: 9, fuel: 90, micros: 9, ..Counts::default() },
+        candidate: Counts::of(true, 10, std::time::Duration::from_micros(2)),
         ..Tally::default()
     };
     world.store.count_rollout(tenant, id, Kind::Canary, canary.number, &more).await?;

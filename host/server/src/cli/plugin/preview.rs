@@ -134,6 +134,15 @@ fn text(name: &str, report: &Value, paint: Paint) -> String {
             pair("/micros/p99", value::micros)
         );
     }
+    if runs > 0 {
+        let of = |which: &str| count(&format!("/state/{which}"));
+        text += &format!(
+            "state   {} runs with what they saw then, {} partly, {} with what is there now\n",
+            of("recorded"),
+            of("partly"),
+            of("now")
+        );
+    }
     if number(report, "/left_out") > 0 {
         text += &format!("{} events were left out: the time was up\n", count("/left_out"));
     }
@@ -141,7 +150,12 @@ fn text(name: &str, report: &Value, paint: Paint) -> String {
 }
 
 fn sampled(sample: &Value, paint: Paint) -> String {
-    let head = format!("event {} by rule {}", at(sample, "/event"), at(sample, "/rule"));
+    let state = match at(sample, "/state").as_str() {
+        "recorded" => "",
+        "partly" => ", with some of its state as it is now",
+        _ => ", with its state as it is now",
+    };
+    let head = format!("event {} by rule {}{state}", at(sample, "/event"), at(sample, "/rule"));
     let mut text = format!("         {}\n", paint.dim(&clean(&head)));
     for difference in items(sample, "/differences") {
         for (sign, side) in [("-", "/before"), ("+", "/after")] {
@@ -187,12 +201,14 @@ mod tests {
             },
             "fuel": { "p50": [100, 112], "p99": [200, 200] },
             "micros": { "p50": [10, 10], "p99": [20, 10] },
+            "state": { "recorded": 2, "partly": 0, "now": 1 },
         });
         let text = text("p", &report, Paint::plain());
         let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} is missing in:\n{text}"));
         assert!(place("fail, and did not before") < place("do the same as before"));
         assert!(place("- \"done\"") < place("+ {\"failed\""));
         assert!(text.contains("(+12 %)") && text.contains("(-50 %)") && text.contains("log error oh"));
+        assert!(text.contains("2 runs with what they saw then, 0 partly, 1 with what is there now"), "{text}");
     }
 
     #[test]

@@ -284,8 +284,10 @@ async fn show(client: &Client, name: &str, kind: &str, output: Output) -> Result
 fn figures(candidate: &Value) -> Result<()> {
     for (what, place) in [("active", "/active"), ("candidate", "/candidate")] {
         let of = |name: &str| at(candidate, &format!("{place}/{name}"));
-        let (runs, failed, fuel, micros) = (of("runs"), of("failed"), of("fuel"), of("micros"));
-        screen::line(&format!("  {what:9}  {runs} runs, {failed} failed, {fuel} fuel and {micros} µs a run"))?;
+        let (runs, failed, fuel, micros) = (of("runs"), of("failed"), of("fuel"), of("typical_micros"));
+        screen::line(&format!(
+            "  {what:9}  {runs} runs, {failed} failed, {fuel} fuel and typically {micros} µs a run"
+        ))?;
     }
     if candidate.get("compared").is_some() {
         let of = |name: &str| at(candidate, &format!("/compared/{name}"));

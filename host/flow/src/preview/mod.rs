@@ -6,33 +6,35 @@
 //! ```
 //!
 //! Both run the whole rule, with the same state, time and randomness, each after the other; what they wanted to happen is
-//! compared and forgotten. State is what the event's recording says that the plugin saw, else what it is now: the report
-//! says how many runs had which.
+//! compared and forgotten. State and settings are what the run's recordings say that it saw, else what they are now: the
+//! report says how many runs had which.
+//!
+//! Reading order: here, `past` (what recordings tell), `did` (how a run went), `report`.
+
+mod did;
+mod past;
+mod report;
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::time::Instant;
 
 use bulkhead_domain::clock::Timestamp;
-use bulkhead_domain::comparison;
-use bulkhead_domain::comparison::Comparison;
-use bulkhead_domain::comparison::Difference;
-use bulkhead_domain::comparison::Kind;
-use bulkhead_domain::effect::Effect;
-use bulkhead_domain::effect::LogLine;
-use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::Position;
+use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::TenantId;
-use bulkhead_domain::policy::verdict::Outcome;
+use bulkhead_domain::recording::Recording;
 use bulkhead_domain::rule::definition::Rule;
 use bulkhead_domain::rule::scope::Scope;
 use bulkhead_sandbox::Sandbox;
+use bulkhead_sandbox::Setup;
 use bulkhead_store::Store;
 use bulkhead_store::log::EventQuery;
-use serde::Serialize;
+use bulkhead_store::recordings::Head;
 
 use crate::dispatch::batch::Shared;
 use crate::dispatch::overlay;
@@ -40,17 +42,25 @@ use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Run;
 use crate::dispatch::pipeline::Sessions;
 use crate::dispatch::recorder;
+use crate::preview::past::Past;
+use crate::preview::report::Pair;
 use crate::tenants::Directory;
 use crate::tenants::TenantView;
+
+pub use self::did::Did;
+pub use self::report::Change;
+pub use self::report::Group;
+pub use self::report::Report;
+pub use self::report::Sample;
+pub use self::report::Seen;
+pub use self::report::States;
 
 /// Events of the log that are looked at for some that reach the plugin: about half a second of reading.
 pub const LOOKED_AT_MAX: usize = 10_000;
 /// Events read at a time.
 const PAGE: u32 = 500;
-/// Runs of each kind that the report shows.
-const SAMPLES_MAX: usize = 5;
-/// Log lines of the newer version that a sample shows.
-const LINES_MAX: usize = 5;
+/// Recordings listed at a time.
+const HEADS: u32 = 500;
 /// Bytes of state kept over the runs of one preview.
 const CACHE_BYTES: u64 = 16 << 20;
 
@@ -84,6 +94,8 @@ pub struct Prepared {
     sides: [Side; 2],
     events: Vec<(Logged, Vec<usize>)>,
     looked_at: usize,
+    /// Runs of which there is a recording of a call of the plugin.
+    recorded: HashSet<RunId>,
     cache: overlay::Cache,
     runtime: tokio::runtime::Handle,
     store: Store,
@@ -93,70 +105,6 @@ pub struct Prepared {
 struct Side {
     shared: Shared,
     sessions: Sessions,
-}
-
-/// How the newer version did beside the older one.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// The older version; none if the plugin has none.
-    pub against: Option<u32>,
-    /// The newer version.
-    pub version: u32,
-    /// Events of the log that were looked at.
-    pub looked_at: usize,
-    /// Events that reach the plugin.
-    pub events: usize,
-    /// Runs compared: an event can start several.
-    pub runs: usize,
-    /// Events that were left out because the time was up.
-    pub left_out: usize,
-    /// How many runs of each kind, with samples.
-    pub groups: BTreeMap<&'static str, Group>,
-    /// Fuel of a run: older and newer.
-    pub fuel: Change,
-    /// Microseconds of a run: older and newer. Of few runs, and on a busy host, this says little.
-    pub micros: Change,
-}
-
-/// Runs with which the newer version did the same kind of thing.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Group {
-    /// How many.
-    pub count: usize,
-    /// The first of them.
-    pub samples: Vec<Sample>,
-}
-
-/// One run with both versions.
-#[derive(Debug, Clone, Serialize)]
-pub struct Sample {
-    /// The event's id.
-    pub event: String,
-    /// The rule.
-    pub rule: String,
-    /// In what they differ.
-    pub differences: Vec<Difference>,
-    /// Differences beyond those.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub more: usize,
-    /// Fuel: older and newer.
-    pub fuel: [u64; 2],
-    /// What the newer version logged, the first lines.
-    pub logs: Vec<LogLine>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_zero(value: &usize) -> bool {
-    *value == 0
-}
-
-/// A measure over all runs.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Change {
-    /// Medians: older and newer.
-    pub p50: [u64; 2],
-    /// 99th percentiles.
-    pub p99: [u64; 2],
 }
 
 /// Why there is no preview.
@@ -192,10 +140,24 @@ impl Previewer {
             sides,
             events,
             looked_at,
+            recorded: self.recorded(tenant, plugin).await?,
             cache: overlay::cache(CACHE_BYTES),
             runtime: tokio::runtime::Handle::current(),
             store: Arc::clone(&self.store),
         })
+    }
+
+    async fn recorded(&self, tenant: TenantId, plugin: &str) -> Result<HashSet<RunId>, Error> {
+        let mut runs = HashSet::new();
+        let mut before = None;
+        loop {
+            let heads = self.store.recordings(tenant, plugin, before, HEADS).await?;
+            runs.extend(heads.iter().map(Head::run));
+            before = heads.last().map(|head| head.number);
+            if heads.len() < HEADS as usize {
+                return Ok(runs);
+            }
+        }
     }
 
     /// What its runs share: nothing goes out, nothing is recorded.
@@ -255,16 +217,6 @@ fn reached(view: &TenantView, plugin: &str, event: &Logged) -> Vec<usize> {
     routed.matched.into_iter().filter(uses).collect()
 }
 
-/// How one version did.
-struct Did {
-    outcome: Outcome,
-    effects: Vec<Effect>,
-    writes: Vec<StateWrite>,
-    logs: Vec<LogLine>,
-    fuel: u64,
-    micros: u64,
-}
-
 impl Prepared {
     /// Runs both versions over the events, until they are done or `deadline` has come. Blocks, and uses a processor.
     #[must_use]
@@ -276,11 +228,7 @@ impl Prepared {
             version: version(&self.sides[1]).unwrap_or_default(),
             looked_at: self.looked_at,
             events: events.len(),
-            runs: 0,
-            left_out: 0,
-            groups: BTreeMap::new(),
-            fuel: Change::default(),
-            micros: Change::default(),
+            ..Report::default()
         };
         let (mut fuel, mut micros) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for (at, (event, rules)) in events.iter().enumerate() {
@@ -291,12 +239,12 @@ impl Prepared {
             for rule in rules {
                 let view = Arc::clone(&self.sides[1].shared.view);
                 let rule = &view.rules.rules()[*rule];
-                let [older, newer] = self.both(rule, event);
-                for (place, did) in [&older, &newer].into_iter().enumerate() {
-                    fuel[place].push(did.fuel);
-                    micros[place].push(did.micros);
+                let pair = self.both(rule, event);
+                for (place, did) in [&pair.older, &pair.newer].into_iter().enumerate() {
+                    fuel[place].push(did.counts.fuel);
+                    micros[place].push(did.counts.micros);
                 }
-                report.add(rule, event, &older, newer);
+                report.add(pair);
             }
         }
         report.fuel = Change::of(fuel);
@@ -304,96 +252,75 @@ impl Prepared {
         report
     }
 
-    fn both(&mut self, rule: &Rule, event: &Logged) -> [Did; 2] {
-        let now = event.recorded;
+    /// One run with both versions, over the same state.
+    fn both<'e>(&mut self, rule: &'e Rule, event: &'e Logged) -> Pair<'e> {
+        let past = self.past(rule, event);
+        let (attempt, now) = past.attempt.unwrap_or((1, event.recorded));
+        let settings = match self.sides[0].shared.view.plugins.get(&self.plugin) {
+            Some(older) => past.settings_since(&older.setup.version, &older.setup.config),
+            None => BTreeMap::new(),
+        };
         let tenant = self.sides[0].shared.view.tenant.id;
         let (store, cache) = (Arc::clone(&self.store), self.cache.clone());
-        let state = Arc::new(Overlay::new(tenant, now, store, cache, self.runtime.clone()));
-        self.sides.each_mut().map(|side| {
+        let is_known = !past.known.is_empty();
+        let state = Overlay::new(tenant, now, store, cache, self.runtime.clone()).knowing(past.known);
+        let state = Arc::new(state);
+        let plugin = &self.plugin;
+        let [(older, _), (newer, logs)] = self.sides.each_mut().map(|side| {
             side.shared.now = now;
-            let ran = Run::new(&side.shared, &mut side.sessions, &state, rule, event, 1).go();
-            // What is left of a failed run's steps never was.
-            let writes = state.take_run();
-            let done = ran.outcome == Outcome::Done;
-            let duration: Duration = ran.used.values().map(|used| used.duration).sum();
-            Did {
-                outcome: ran.outcome,
-                effects: ran.effects.into_iter().map(|(_, effect)| effect).collect(),
-                writes: if done { writes } else { Vec::new() },
-                logs: ran.logs,
-                fuel: ran.used.values().map(|used| used.fuel).sum(),
-                micros: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            }
-        })
-    }
-}
-
-impl Did {
-    fn ended(&self) -> comparison::Ended<'_> {
-        comparison::Ended { outcome: &self.outcome, effects: &self.effects, writes: &self.writes }
-    }
-}
-
-impl Report {
-    fn add(&mut self, rule: &Rule, event: &Logged, older: &Did, newer: Did) {
-        self.runs += 1;
-        let Comparison { mut kind, differences, more } = comparison::compare(older.ended(), newer.ended());
-        if self.against.is_none() && newer.outcome != Outcome::Done {
-            // There is nothing to compare with; that it fails is what counts.
-            kind = Kind::NewFailure;
-        }
-        let group = self.groups.entry(name(kind)).or_default();
-        group.count += 1;
-        if group.samples.len() < SAMPLES_MAX && kind != Kind::Same {
-            group.samples.push(Sample {
-                event: event.event.id.clone(),
-                rule: rule.name().to_owned(),
-                differences,
-                more,
-                fuel: [older.fuel, newer.fuel],
-                logs: newer.logs.into_iter().take(LINES_MAX).collect(),
-            });
-        }
-    }
-
-    /// Runs that end in a way in which a person would want to look before the newer version is activated.
-    #[must_use]
-    pub fn new_failures(&self) -> usize {
-        self.groups.get(name(Kind::NewFailure)).map_or(0, |group| group.count)
-    }
-}
-
-/// As the report writes it.
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Same => "same",
-        Kind::Changed => "changed",
-        Kind::FewerEffects => "fewer_effects",
-        Kind::NewFailure => "new_failure",
-        Kind::Mended => "mended",
-    }
-}
-
-impl Change {
-    fn of(values: [Vec<u64>; 2]) -> Self {
-        let [older, newer] = values.map(|mut values| {
-            values.sort_unstable();
-            let at = |percent: usize| values.get((values.len() * percent / 100).min(values.len().saturating_sub(1)));
-            [at(50), at(99)].map(|value| value.copied().unwrap_or_default())
+            // Sessions are made with settings; those of another time are made for this run.
+            let mut other = side.sessions_with(plugin, &settings);
+            let sessions = other.as_mut().unwrap_or(&mut side.sessions);
+            let ran = Run::new(&side.shared, sessions, &state, rule, event, attempt).go();
+            (Did::new(&ran, plugin, state.take_run()), ran.logs)
         });
-        Self { p50: [older[0], newer[0]], p99: [older[1], newer[1]] }
+        let state = match (past.attempt.is_some(), state.has_read_now()) {
+            (true, false) => Seen::Recorded,
+            (true, true) if is_known => Seen::Partly,
+            _ => Seen::Now,
+        };
+        Pair { event: &event.event.id, rule: rule.name(), state, older, newer, logs }
+    }
+
+    /// What the recordings of a run tell; of its last attempt that has any.
+    fn past(&self, rule: &Rule, event: &Logged) -> Past {
+        let run = RunId::of(event.event.event_key(), rule.name());
+        if !self.recorded.contains(&run) {
+            return Past::default();
+        }
+        let view = &self.sides[1].shared.view;
+        let read = async {
+            let heads = self.store.recordings_of(view.tenant.id, run).await?;
+            let last = heads.iter().map(|head| head.of.attempt).max();
+            let mut calls = Vec::new();
+            for head in heads.iter().filter(|head| Some(head.of.attempt) == last) {
+                let body = self.store.recording(view.tenant.id, head.number).await?;
+                calls.extend(body.and_then(|body| serde_json::from_slice::<Recording>(&body).ok()));
+            }
+            Ok::<_, bulkhead_store::Error>(calls)
+        };
+        let calls = self.runtime.block_on(read).unwrap_or_else(|error| {
+            tracing::warn!(tenant = view.tenant.id.0, %error, "a preview goes without a recording");
+            Vec::new()
+        });
+        Past::of(calls, rule, &self.plugin, |name| view.plugins.get(name).map(|plugin| plugin.id))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_of_nothing_are_nothing() {
-        let none = Change::of([Vec::new(), Vec::new()]);
-        assert_eq!((none.p50, none.p99), ([0, 0], [0, 0]));
-        let some = Change::of([(1..=100).collect(), vec![7]]);
-        assert_eq!((some.p50, some.p99), ([51, 7], [100, 7]));
+impl Side {
+    /// Sessions of their own for a run that saw other settings; none if it did not.
+    fn sessions_with(&self, plugin: &str, settings: &BTreeMap<String, Option<String>>) -> Option<Sessions> {
+        let active = self.shared.view.plugins.get(plugin).filter(|_| !settings.is_empty())?;
+        let mut setup = Setup::clone(&active.setup);
+        for (name, value) in settings {
+            match value {
+                Some(value) => _ = setup.config.insert(name.clone(), value.clone()),
+                None => _ = setup.config.remove(name),
+            }
+        }
+        // One that cannot be loaded fails the run itself.
+        let loaded = self.shared.load(active).ok()?;
+        let session = self.shared.sandbox.session(&loaded, Arc::new(setup));
+        Some(Sessions::from([((plugin.to_owned(), active.version), session)]))
     }
 }
