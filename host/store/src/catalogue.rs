@@ -8,6 +8,7 @@ use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::ceiling::TenantPolicy;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 
@@ -134,6 +135,8 @@ pub struct Plugin {
     pub config: String,
     /// When it was made.
     pub created: Timestamp,
+    /// What it asks of its versions.
+    pub policy: ReleasePolicy,
 }
 
 /// An immutable version of a plugin.

@@ -86,6 +86,16 @@ pub enum Error {
         /// How it differs.
         detail: String,
     },
+    /// A version may not run for real yet: its plugin's settings ask for a preview that it has not.
+    #[error("version {version} of plugin {plugin} needs a preview: {lack}")]
+    Unproven {
+        /// The plugin.
+        plugin: String,
+        /// The version.
+        version: u32,
+        /// What is missing.
+        lack: bulkhead_domain::policy::proof::Lack,
+    },
     /// What is stored does not read back. Never the caller's fault.
     #[error("stored data is damaged: {0}")]
     Damaged(String),

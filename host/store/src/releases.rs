@@ -3,6 +3,9 @@
 //! Everything here is a decision about a version that is there already ([`catalogue`](crate::catalogue) adds them). Each
 //! decision is one transaction, leaves an entry in the plugin's history, and raises the version of the tenant's settings.
 //!
+//! A plugin can ask for a preview of a version before it runs for real ([`proof`](bulkhead_domain::policy::proof)): that is
+//! looked at in the transaction that activates it or starts its canary, so there is no way around it.
+//!
 //! At most one candidate of a kind is under way in a plugin. What it came to is a sum that nodes add to, each what it has
 //! committed itself; whoever ends it names it by its number, so that of several that want to one does.
 
@@ -10,10 +13,13 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::proof::Preview;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::rollout::Counts;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::Error;
 use crate::Result;
 use crate::catalogue::Plugin;
 use crate::catalogue::Version;
@@ -55,6 +61,8 @@ pub enum Action {
     ShadowStarted,
     /// It does not any more.
     ShadowEnded,
+    /// What the plugin asks of its versions was changed. Of the version that was active then; 0 if none was.
+    PolicyChanged,
 }
 
 /// An entry of a plugin's history.
@@ -180,11 +188,24 @@ pub struct Ending {
     pub act: Act,
 }
 
+/// What a version lacks to run for real. What was active before was proven then, and never has to be again, so that the
+/// way back is short.
+pub(crate) fn lack(plugin: &Plugin, version: &Version, preview: Option<&Preview>, now: Timestamp) -> Result<()> {
+    match &plugin.policy.require_preview {
+        Some(wanted) if version.activated.is_none() => wanted.judge(preview, now).map_err(|lack| Error::Unproven {
+            plugin: plugin.name.clone(),
+            version: version.number,
+            lack,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Decisions about versions.
 #[async_trait]
 pub trait Releases: Send + Sync {
     /// Changes the active version. `NotFound` for an unknown version; `Conflict` for a retired one, for one that was not
-    /// seen, and if there is none before. The active one again changes nothing.
+    /// seen, and if there is none before; `Unproven` for one that lacks a preview. The active one again changes nothing.
     async fn switch_version(&self, tenant: TenantId, plugin: &str, switch: &Switch) -> Result<Plugin>;
 
     /// Retires a version. `Conflict` if it is active or a candidate under way.
@@ -193,10 +214,21 @@ pub trait Releases: Send + Sync {
     /// Agrees to what a version asks for. Who agrees again does not change who did first.
     async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version>;
 
+    /// Changes what a plugin asks of its versions. The same again changes nothing.
+    async fn set_release_policy(&self, tenant: TenantId, plugin: &str, policy: &ReleasePolicy, act: &Act)
+    -> Result<()>;
+
+    /// Remembers a preview in the place of the last one of the same versions.
+    async fn add_preview(&self, tenant: TenantId, plugin: &str, preview: &Preview) -> Result<()>;
+
+    /// The last preview of each pair of versions, newest first.
+    async fn previews(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Preview>>;
+
     /// What was done, newest first, before an entry. `NotFound` for an unknown plugin.
     async fn history(&self, tenant: TenantId, plugin: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>>;
 
-    /// Begins to try a candidate. `Conflict` if it is active or retired, or if one of the kind is under way.
+    /// Begins to try a candidate. `Conflict` if it is active or retired, or if one of the kind is under way; `Unproven` for
+    /// a canary that lacks a preview: what it does is for real.
     async fn start_rollout(
         &self,
         tenant: TenantId,
@@ -220,6 +252,6 @@ pub trait Releases: Send + Sync {
         more: &Tally,
     ) -> Result<Option<Rollout>>;
 
-    /// Ends one; none if there is none, or another.
+    /// Ends one; none if there is none, or another. To be promoted it needs the preview that it needed to begin.
     async fn end_rollout(&self, tenant: TenantId, plugin: &str, kind: Kind, end: &Ending) -> Result<Option<Rollout>>;
 }

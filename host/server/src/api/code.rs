@@ -102,6 +102,8 @@ codes! {
 
     /// The thing is there already, or is not in the state that the request needs.
     Conflict = "conflict", CONFLICT, "It is not as the request expects";
+    /// A plugin asks for a preview of a version before it runs, and there is none that is enough.
+    PreviewRequired = "preview-required", CONFLICT, "A preview is needed first";
     /// Something changed since the caller looked (`If-Match`).
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "It has changed meanwhile";
     /// The tenant has as many live streams open as it may.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use bulkhead_domain::policy::proof::Preview;
 use bulkhead_flow::preview;
 use bulkhead_flow::preview::LOOKED_AT_MAX;
 use bulkhead_flow::preview::Range;
@@ -58,7 +59,8 @@ pub struct Asked {
 }
 
 /// Runs a version over past events beside the active one: same inputs, state and randomness, nothing applied. The report
-/// counts runs that end the same, changed, with fewer effects, with a new failure, or mended, and shows some of each.
+/// counts runs that end the same, changed, with fewer effects, with a new failure, or mended, shows some of each, and says
+/// how many saw the state that the run itself saw (`recorded`), that in part (`partly`), or state as it is `now`.
 #[utoipa::path(
     post, path = "/v1/plugins/{name}/preview", tag = "plugins", summary = "Preview a version", request_body = Asked,
     params(("name" = String, Path, description = "The plugin's name")),
@@ -92,7 +94,12 @@ async fn preview_version(
         let _trial = trial;
         prepared.go(Instant::now() + COMPUTING)
     });
-    Ok(Json(report.await.map_err(|error| Problem::internal(&error))?))
+    let report = report.await.map_err(|error| Problem::internal(&error))?;
+    // What a plugin's policy asks for. It is all that stays of a preview.
+    let (version, against) = (report.version, report.against);
+    let done = Preview { version, against, author: caller.key.clone(), at: api.now(), counts: report.counts() };
+    api.store.add_preview(caller.id(), &name, &done).await?;
+    Ok(Json(report))
 }
 
 impl Asked {

@@ -219,6 +219,10 @@ impl From<bulkhead_store::Error> for Problem {
                 .hint("the operator has to make room; then it goes on by itself"),
             Error::NotFound { what, name } => Self::not_found(what, &name),
             Error::Conflict { what, name, detail } => Self::new(Code::Conflict, format!("{what} `{name}`: {detail}")),
+            Error::Unproven { plugin, version, lack } => {
+                let detail = format!("version {version} of plugin `{plugin}` needs a preview first: {lack}");
+                Self::new(Code::PreviewRequired, detail).hint(format!("bulkhead plugin preview {plugin} {version}"))
+            }
             Error::Damaged(_) => Self::internal(&error),
         }
     }

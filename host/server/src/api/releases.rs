@@ -62,7 +62,8 @@ pub struct Number {
     responses(
         (status = 200, description = "The plugin", body = Plugin),
         (status = 403, description = "It asks for more than the active one, and nobody agreed to that"),
-        (status = 404, description = "No such plugin or version")
+        (status = 404, description = "No such plugin or version"),
+        (status = 409, description = "It is retired, another became active meanwhile, or the plugin asks for a preview of it")
     )
 )]
 async fn activate(
@@ -183,7 +184,7 @@ pub struct EntryView {
     /// When.
     at: String,
     /// `activated`, `rolled-back`, `retired`, `approved`, `canary-started`, `canary-ended`, `shadow-started`,
-    /// `shadow-ended`.
+    /// `shadow-ended`, `policy-changed`.
     #[schema(value_type = String)]
     action: Action,
     /// The version.

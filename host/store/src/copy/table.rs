@@ -119,6 +119,7 @@ pub(super) const TABLES: &[Table] = &[
             flag("paused"),
             text("config"),
             int("created"),
+            text("policy"),
         ],
     },
     Table {
@@ -155,6 +156,20 @@ pub(super) const TABLES: &[Table] = &[
             text("author"),
             int("at"),
             text("detail"),
+        ],
+    },
+    Table {
+        name: "plugin_previews",
+        source: "plugin_previews",
+        named_by: 4,
+        columns: &[
+            int("tenant"),
+            int("plugin"),
+            int("version"),
+            int("against"),
+            text("author"),
+            int("at"),
+            text("counts"),
         ],
     },
     Table {

@@ -31,6 +31,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (6, "due_deliveries", include_str!("../../../../migrations/postgres/0006_due_deliveries.sql")),
     (7, "recordings", include_str!("../../../../migrations/postgres/0007_recordings.sql")),
     (8, "versions", include_str!("../../../../migrations/postgres/0008_versions.sql")),
+    (9, "previews", include_str!("../../../../migrations/postgres/0009_previews.sql")),
 ];
 
 /// Where everything of ours is.

@@ -1,8 +1,11 @@
 //! Releases.
 
 use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::proof::Preview;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 
 use crate::Error;
 use crate::Result;
@@ -21,19 +24,26 @@ use crate::releases::Releases;
 use crate::releases::Rollout;
 use crate::releases::Switch;
 use crate::releases::Tally;
+use crate::releases::lack;
 use crate::row::Columns;
 use crate::row::catalogue::version;
 use crate::row::catalogue::version_columns;
 use crate::row::release::BECAME_ACTIVE;
 use crate::row::release::action_text;
 use crate::row::release::actions;
+use crate::row::release::against_number;
+use crate::row::release::counts_text;
 use crate::row::release::end_text;
 use crate::row::release::entry;
 use crate::row::release::entry_columns;
-use crate::row::release::from_text;
 use crate::row::release::kind_number;
+use crate::row::release::policy_text;
+use crate::row::release::preview;
+use crate::row::release::preview_columns;
 use crate::row::release::rollout;
 use crate::row::release::rollout_columns;
+use crate::row::release::start_text;
+use crate::row::release::switch_text;
 use crate::row::release::tally_text;
 
 /// A tenant's candidates under way, with their versions.
@@ -60,7 +70,8 @@ impl Releases for Postgres {
         let mut tx = self.begin(tenant).await?;
         let plugin = find_plugin(&mut tx, tenant, name).await?;
         let number = switch.to.or(plugin.previous).ok_or_else(|| conflict(name, "no version was active before"))?;
-        if find_version(&mut tx, tenant, &plugin, number).await?.retired {
+        let version = find_version(&mut tx, tenant, &plugin, number).await?;
+        if version.retired {
             return Err(conflict(name, "the version is retired"));
         }
         if plugin.active == Some(number) {
@@ -69,11 +80,12 @@ impl Releases for Postgres {
         if switch.seen.is_some_and(|seen| seen != plugin.active) {
             return Err(conflict(name, "another version became active meanwhile; look again"));
         }
+        let proof = proof(&mut tx, tenant, &plugin, &version, switch.act.at).await?;
         if switch.approves {
             agree(&mut tx, tenant, &plugin, number, &switch.act).await?;
         }
         let action = if switch.back { Action::RolledBack } else { Action::Activated };
-        let plugin = make_active(&mut tx, tenant, plugin, (action, number), &switch.act).await?;
+        let plugin = make_active(&mut tx, tenant, plugin, (action, number, proof), &switch.act).await?;
         tx.end().await?;
         Ok(plugin)
     }
@@ -111,6 +123,46 @@ impl Releases for Postgres {
         Ok(version)
     }
 
+    async fn set_release_policy(&self, tenant: TenantId, name: &str, policy: &ReleasePolicy, act: &Act) -> Result<()> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        if plugin.policy == *policy {
+            return Ok(());
+        }
+        let text = policy_text(policy);
+        let sql = "UPDATE plugins SET policy = $3 WHERE tenant = $1 AND id = $2";
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).text(&text)).await?;
+        let of = plugin.active.unwrap_or_default();
+        note(&mut tx, tenant, plugin.id, (Action::PolicyChanged, of), act, &text).await?;
+        tx.settings_changed(tenant).await?;
+        tx.end().await
+    }
+
+    async fn add_preview(&self, tenant: TenantId, name: &str, preview: &Preview) -> Result<()> {
+        let mut tx = self.begin(tenant).await?;
+        let plugin = find_plugin(&mut tx, tenant, name).await?;
+        let sql = "INSERT INTO plugin_previews (tenant, plugin, version, against, author, at, counts)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (plugin, version, against)
+                   DO UPDATE SET author = excluded.author, at = excluded.at, counts = excluded.counts";
+        tx.execute(sql, |args| {
+            args.int(tenant.0).int(plugin.id.0).int(i64::from(preview.version)).int(against_number(preview.against));
+            args.text(&preview.author).int(preview.at.0).text(&counts_text(preview));
+        })
+        .await?;
+        tx.end().await
+    }
+
+    async fn previews(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Preview>> {
+        let sql = concat!(
+            "SELECT ",
+            preview_columns!(),
+            " FROM plugin_previews w WHERE w.tenant = $1 AND w.plugin = $2
+              ORDER BY w.at DESC, w.version DESC, w.against"
+        );
+        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        rows.iter().map(|row| preview(&mut Columns::new(row))).collect()
+    }
+
     async fn history(&self, tenant: TenantId, name: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>> {
         let mut tx = self.begin(tenant).await?;
         let sql = "SELECT id FROM plugins WHERE tenant = $1 AND name = $2";
@@ -139,7 +191,8 @@ impl Releases for Postgres {
     ) -> Result<Rollout> {
         let mut tx = self.begin(tenant).await?;
         let plugin = find_plugin(&mut tx, tenant, name).await?;
-        if find_version(&mut tx, tenant, &plugin, version).await?.retired {
+        let candidate = find_version(&mut tx, tenant, &plugin, version).await?;
+        if candidate.retired {
             return Err(conflict(name, "the version is retired"));
         }
         match plugin.active {
@@ -150,7 +203,13 @@ impl Releases for Postgres {
         if find_rollout(&mut tx, tenant, plugin.id, kind).await?.is_some() {
             return Err(conflict(name, "a candidate of this kind is under way; stop it first"));
         }
-        let number = note(&mut tx, tenant, plugin.id, (actions(kind).0, version), act, terms).await?;
+        let proof = match kind {
+            Kind::Canary => proof(&mut tx, tenant, &plugin, &candidate, act.at).await?,
+            // Nothing comes of it.
+            Kind::Shadow => None,
+        };
+        let detail = start_text(terms, proof.as_ref());
+        let number = note(&mut tx, tenant, plugin.id, (actions(kind).0, version), act, &detail).await?;
         let sql = "INSERT INTO rollouts (tenant, plugin, kind, number, version, author, started, terms, tally)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         let tally = Tally::default();
@@ -202,12 +261,19 @@ impl Releases for Postgres {
         let found = find_rollout(&mut tx, tenant, plugin.id, kind).await?;
         let found = found.filter(|rollout| end.number.is_none_or(|number| number == rollout.number));
         let Some(rollout) = found else { return Ok(None) };
+        let proof = if end.promote {
+            let version = find_version(&mut tx, tenant, &plugin, rollout.version).await?;
+            // What was new enough to begin with does not age while the canary goes on.
+            proof(&mut tx, tenant, &plugin, &version, rollout.started).await?
+        } else {
+            None
+        };
         let sql = "DELETE FROM rollouts WHERE tenant = $1 AND plugin = $2 AND kind = $3";
         tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(kind_number(kind))).await?;
         let detail = end_text(&end.detail, &rollout.tally);
         note(&mut tx, tenant, plugin.id, (actions(kind).1, rollout.version), &end.act, &detail).await?;
         if end.promote {
-            make_active(&mut tx, tenant, plugin, (Action::Activated, rollout.version), &end.act).await?;
+            make_active(&mut tx, tenant, plugin, (Action::Activated, rollout.version, proof), &end.act).await?;
         } else {
             tx.settings_changed(tenant).await?;
         }
@@ -242,6 +308,30 @@ async fn find_rollout(tx: &mut Transaction, tenant: TenantId, plugin: PluginId, 
     );
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.0).int(kind_number(kind))).await?;
     rows.first().map(|row| rollout(&mut Columns::new(row))).transpose()
+}
+
+/// The preview that lets a version run for real at this time; none if none is asked for.
+async fn proof(
+    tx: &mut Transaction,
+    tenant: TenantId,
+    plugin: &Plugin,
+    version: &Version,
+    now: Timestamp,
+) -> Result<Option<Preview>> {
+    if plugin.policy.require_preview.is_none() {
+        return Ok(None);
+    }
+    let sql = concat!(
+        "SELECT ",
+        preview_columns!(),
+        " FROM plugin_previews w WHERE w.tenant = $1 AND w.plugin = $2 AND w.version = $3 AND w.against = $4"
+    );
+    let rows = tx.fetch(sql, |args| {
+        args.int(tenant.0).int(plugin.id.0).int(i64::from(version.number)).int(against_number(plugin.active));
+    });
+    let found = rows.await?.first().map(|row| preview(&mut Columns::new(row))).transpose()?;
+    lack(plugin, version, found.as_ref(), now)?;
+    Ok(found)
 }
 
 /// Adds an entry; gives its number. Whoever calls has the plugin's row, so numbers are not given out twice.
@@ -281,7 +371,7 @@ async fn make_active(
     tx: &mut Transaction,
     tenant: TenantId,
     plugin: Plugin,
-    (action, number): (Action, u32),
+    (action, number, proof): (Action, u32, Option<Preview>),
     act: &Act,
 ) -> Result<Plugin> {
     let sql = "UPDATE plugins SET previous = active, active = $3 WHERE tenant = $1 AND id = $2";
@@ -289,7 +379,7 @@ async fn make_active(
     let sql = "UPDATE plugin_versions SET activated = coalesce(activated, $4)
                WHERE tenant = $1 AND plugin = $2 AND number = $3";
     tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number)).int(act.at.0)).await?;
-    note(tx, tenant, plugin.id, (action, number), act, &from_text(plugin.active)).await?;
+    note(tx, tenant, plugin.id, (action, number), act, &switch_text(plugin.active, proof.as_ref())).await?;
     // A candidate that is active has nobody to be compared with.
     let sql = "DELETE FROM rollouts WHERE tenant = $1 AND plugin = $2 AND version = $3 RETURNING kind";
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;

@@ -82,7 +82,7 @@ pub(crate) fn key(columns: &mut Columns<'_>) -> Result<Key> {
 
 macro_rules! plugin_columns {
     () => {
-        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created"
+        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created, p.policy"
     };
 }
 pub(crate) use plugin_columns;
@@ -105,6 +105,8 @@ pub(crate) fn plugin(columns: &mut Columns<'_>) -> Result<Plugin> {
         paused: columns.flag()?,
         config: columns.text()?,
         created: columns.time()?,
+        policy: serde_json::from_str(&columns.text()?)
+            .map_err(|error| Error::Damaged(format!("what a plugin asks of its versions does not read: {error}")))?,
     })
 }
 

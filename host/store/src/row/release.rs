@@ -1,6 +1,8 @@
 //! Rows of releases: entries of the history, and candidates under way.
 
 use bulkhead_domain::id::PluginId;
+use bulkhead_domain::policy::proof::Preview;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 
 use crate::Error;
 use crate::Result;
@@ -76,9 +78,59 @@ pub(crate) fn tally_text(tally: &Tally) -> String {
 /// Why a candidate ends whose version is activated.
 pub(crate) const BECAME_ACTIVE: &str = "{\"reason\":\"became-active\"}";
 
-/// What a switch says of itself.
-pub(crate) fn from_text(from: Option<u32>) -> String {
-    from.map_or_else(|| "{}".to_owned(), |from| serde_json::json!({ "from": from }).to_string())
+/// What a switch says of itself: from which version it leads away, and the preview that let it.
+pub(crate) fn switch_text(from: Option<u32>, proof: Option<&Preview>) -> String {
+    let mut detail = serde_json::Map::new();
+    if let Some(from) = from {
+        detail.insert("from".to_owned(), from.into());
+    }
+    proven_text(detail, proof)
+}
+
+/// How a candidate is tried, and the preview that let it.
+pub(crate) fn start_text(terms: &str, proof: Option<&Preview>) -> String {
+    match proof {
+        None => terms.to_owned(),
+        Some(_) => proven_text(serde_json::from_str(terms).unwrap_or_default(), proof),
+    }
+}
+
+fn proven_text(mut detail: serde_json::Map<String, serde_json::Value>, proof: Option<&Preview>) -> String {
+    if let Some(proof) = proof {
+        detail.insert("preview".to_owned(), serde_json::to_value(proof).unwrap_or_default());
+    }
+    serde_json::Value::Object(detail).to_string()
+}
+
+/// No version, as a number.
+const NONE: u32 = 0;
+
+/// The version that another is compared with, as a number.
+pub(crate) fn against_number(against: Option<u32>) -> i64 {
+    i64::from(against.unwrap_or(NONE))
+}
+
+macro_rules! preview_columns {
+    () => {
+        "w.version, w.against, w.author, w.at, w.counts"
+    };
+}
+pub(crate) use preview_columns;
+
+pub(crate) fn preview(columns: &mut Columns<'_>) -> Result<Preview> {
+    let (version, against) = (columns.narrow()?, columns.narrow()?);
+    let (author, at, counts) = (columns.text()?, columns.time()?, columns.text()?);
+    let counts = serde_json::from_str(&counts)
+        .map_err(|error| Error::Damaged(format!("what a preview came to does not read: {error}")))?;
+    Ok(Preview { version, against: Some(against).filter(|against| *against != NONE), author, at, counts })
+}
+
+pub(crate) fn counts_text(preview: &Preview) -> String {
+    serde_json::to_string(&preview.counts).expect("because numbers are always JSON")
+}
+
+pub(crate) fn policy_text(policy: &ReleasePolicy) -> String {
+    serde_json::to_string(policy).expect("because numbers are always JSON")
 }
 
 /// Which actions begin and end a candidate of a kind.

@@ -24,6 +24,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (6, "due_deliveries", include_str!("../../../../migrations/sqlite/0006_due_deliveries.sql")),
     (7, "recordings", include_str!("../../../../migrations/sqlite/0007_recordings.sql")),
     (8, "versions", include_str!("../../../../migrations/sqlite/0008_versions.sql")),
+    (9, "previews", include_str!("../../../../migrations/sqlite/0009_previews.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

@@ -1,8 +1,11 @@
 //! Releases.
 
 use async_trait::async_trait;
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::proof::Preview;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use sqlx::SqliteConnection;
 
 use crate::Error;
@@ -18,6 +21,7 @@ use crate::releases::Releases;
 use crate::releases::Rollout;
 use crate::releases::Switch;
 use crate::releases::Tally;
+use crate::releases::lack;
 use crate::sqlite::Sqlite;
 use crate::sqlite::catalogue::find_plugin;
 use crate::sqlite::catalogue::no_plugin;
@@ -28,13 +32,19 @@ use crate::sqlite::row::catalogue::version_columns;
 use crate::sqlite::row::release::BECAME_ACTIVE;
 use crate::sqlite::row::release::action_text;
 use crate::sqlite::row::release::actions;
+use crate::sqlite::row::release::against_number;
+use crate::sqlite::row::release::counts_text;
 use crate::sqlite::row::release::end_text;
 use crate::sqlite::row::release::entry;
 use crate::sqlite::row::release::entry_columns;
-use crate::sqlite::row::release::from_text;
 use crate::sqlite::row::release::kind_number;
+use crate::sqlite::row::release::policy_text;
+use crate::sqlite::row::release::preview;
+use crate::sqlite::row::release::preview_columns;
 use crate::sqlite::row::release::rollout;
 use crate::sqlite::row::release::rollout_columns;
+use crate::sqlite::row::release::start_text;
+use crate::sqlite::row::release::switch_text;
 use crate::sqlite::row::release::tally_text;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::fetch;
@@ -73,6 +83,30 @@ impl Releases for Sqlite {
 
     async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version> {
         self.change((tenant, plugin.to_owned(), version, act.clone()), approve).await
+    }
+
+    async fn set_release_policy(
+        &self,
+        tenant: TenantId,
+        plugin: &str,
+        policy: &ReleasePolicy,
+        act: &Act,
+    ) -> Result<()> {
+        self.change((tenant, plugin.to_owned(), *policy, act.clone()), set_release_policy).await
+    }
+
+    async fn add_preview(&self, tenant: TenantId, plugin: &str, preview: &Preview) -> Result<()> {
+        self.change((tenant, plugin.to_owned(), preview.clone()), add_preview).await
+    }
+
+    async fn previews(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Preview>> {
+        let sql = concat!(
+            "SELECT ",
+            preview_columns!(),
+            " FROM plugin_previews w WHERE w.tenant = ? AND w.plugin = ? ORDER BY w.at DESC, w.version DESC, w.against"
+        );
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        rows.iter().map(|row| preview(&mut Columns::new(row))).collect()
     }
 
     async fn history(&self, tenant: TenantId, plugin: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>> {
@@ -158,6 +192,30 @@ async fn find_rollout(
     rows.first().map(|row| rollout(&mut Columns::new(row))).transpose()
 }
 
+/// The preview that lets a version run for real at this time; none if none is asked for.
+async fn proof(
+    tx: &mut Transaction<'_>,
+    tenant: TenantId,
+    plugin: &Plugin,
+    version: &Version,
+    now: Timestamp,
+) -> Result<Option<Preview>> {
+    if plugin.policy.require_preview.is_none() {
+        return Ok(None);
+    }
+    let sql = concat!(
+        "SELECT ",
+        preview_columns!(),
+        " FROM plugin_previews w WHERE w.tenant = ? AND w.plugin = ? AND w.version = ? AND w.against = ?"
+    );
+    let rows = tx.fetch(sql, |args| {
+        args.int(tenant.0).int(plugin.id.0).int(i64::from(version.number)).int(against_number(plugin.active));
+    });
+    let found = rows.await?.first().map(|row| preview(&mut Columns::new(row))).transpose()?;
+    lack(plugin, version, found.as_ref(), now)?;
+    Ok(found)
+}
+
 /// Adds an entry; gives its number.
 async fn note(
     tx: &mut Transaction<'_>,
@@ -195,7 +253,7 @@ async fn make_active(
     tx: &mut Transaction<'_>,
     tenant: TenantId,
     plugin: Plugin,
-    (action, number): (Action, u32),
+    (action, number, proof): (Action, u32, Option<Preview>),
     act: &Act,
 ) -> Result<Plugin> {
     let sql = "UPDATE plugins SET previous = active, active = ? WHERE tenant = ? AND id = ?";
@@ -203,7 +261,7 @@ async fn make_active(
     let sql =
         "UPDATE plugin_versions SET activated = coalesce(activated, ?) WHERE tenant = ? AND plugin = ? AND number = ?";
     tx.execute(sql, |args| _ = args.int(act.at.0).int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
-    note(tx, tenant, plugin.id, (action, number), act, &from_text(plugin.active)).await?;
+    note(tx, tenant, plugin.id, (action, number), act, &switch_text(plugin.active, proof.as_ref())).await?;
     // A candidate that is active has nobody to be compared with.
     let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND version = ? RETURNING kind";
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
@@ -222,7 +280,8 @@ fn switch_version<'a>(
     Box::pin(async move {
         let plugin = find_plugin(tx, *tenant, name).await?;
         let number = switch.to.or(plugin.previous).ok_or_else(|| conflict(name, "no version was active before"))?;
-        if find_version(tx, *tenant, &plugin, number).await?.retired {
+        let version = find_version(tx, *tenant, &plugin, number).await?;
+        if version.retired {
             return Err(conflict(name, "the version is retired"));
         }
         if plugin.active == Some(number) {
@@ -231,11 +290,12 @@ fn switch_version<'a>(
         if switch.seen.is_some_and(|seen| seen != plugin.active) {
             return Err(conflict(name, "another version became active meanwhile; look again"));
         }
+        let proof = proof(tx, *tenant, &plugin, &version, switch.act.at).await?;
         if switch.approves {
             agree(tx, *tenant, &plugin, number, &switch.act).await?;
         }
         let action = if switch.back { Action::RolledBack } else { Action::Activated };
-        make_active(tx, *tenant, plugin, (action, number), &switch.act).await
+        make_active(tx, *tenant, plugin, (action, number, proof), &switch.act).await
     })
 }
 
@@ -277,6 +337,42 @@ fn approve<'a>(
     })
 }
 
+fn set_release_policy<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, policy, act): &'a (TenantId, String, ReleasePolicy, Act),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        if plugin.policy == *policy {
+            return Ok(());
+        }
+        let text = policy_text(policy);
+        let sql = "UPDATE plugins SET policy = ? WHERE tenant = ? AND id = ?";
+        tx.execute(sql, |args| _ = args.text(&text).int(tenant.0).int(plugin.id.0)).await?;
+        let of = plugin.active.unwrap_or_default();
+        note(tx, *tenant, plugin.id, (Action::PolicyChanged, of), act, &text).await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn add_preview<'a>(
+    tx: &'a mut Transaction<'_>,
+    (tenant, name, preview): &'a (TenantId, String, Preview),
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let sql = "INSERT INTO plugin_previews (tenant, plugin, version, against, author, at, counts)
+                   VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (plugin, version, against)
+                   DO UPDATE SET author = excluded.author, at = excluded.at, counts = excluded.counts";
+        tx.execute(sql, |args| {
+            args.int(tenant.0).int(plugin.id.0).int(i64::from(preview.version)).int(against_number(preview.against));
+            args.text(&preview.author).int(preview.at.0).text(&counts_text(preview));
+        })
+        .await?;
+        Ok(())
+    })
+}
+
 /// A candidate to be.
 struct Start {
     tenant: TenantId,
@@ -303,7 +399,13 @@ fn start_rollout<'a>(tx: &'a mut Transaction<'_>, start: &'a Start) -> BoxFuture
         if find_rollout(tx, *tenant, plugin.id, *kind).await?.is_some() {
             return Err(conflict(name, "a candidate of this kind is under way; stop it first"));
         }
-        let number = note(tx, *tenant, plugin.id, (actions(*kind).0, *version), act, terms).await?;
+        let proof = match kind {
+            Kind::Canary => proof(tx, *tenant, &plugin, &candidate, act.at).await?,
+            // Nothing comes of it.
+            Kind::Shadow => None,
+        };
+        let detail = start_text(terms, proof.as_ref());
+        let number = note(tx, *tenant, plugin.id, (actions(*kind).0, *version), act, &detail).await?;
         let Act { author, at } = act.clone();
         let sql = "INSERT INTO rollouts (tenant, plugin, kind, number, version, author, started, terms, tally)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -345,12 +447,19 @@ fn end_rollout<'a>(
         let found = find_rollout(tx, *tenant, plugin.id, *kind).await?;
         let found = found.filter(|rollout| end.number.is_none_or(|number| number == rollout.number));
         let Some(rollout) = found else { return Ok(None) };
+        let proof = if end.promote {
+            let version = find_version(tx, *tenant, &plugin, rollout.version).await?;
+            // What was new enough to begin with does not age while the canary goes on.
+            proof(tx, *tenant, &plugin, &version, rollout.started).await?
+        } else {
+            None
+        };
         let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND kind = ?";
         tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(kind_number(*kind))).await?;
         let detail = end_text(&end.detail, &rollout.tally);
         note(tx, *tenant, plugin.id, (actions(*kind).1, rollout.version), &end.act, &detail).await?;
         if end.promote {
-            make_active(tx, *tenant, plugin, (Action::Activated, rollout.version), &end.act).await?;
+            make_active(tx, *tenant, plugin, (Action::Activated, rollout.version, proof), &end.act).await?;
         } else {
             tx.settings_changed(*tenant).await?;
         }

@@ -8,6 +8,7 @@ mod capture;
 mod inside;
 mod local;
 mod new;
+mod policy;
 mod preview;
 mod push;
 mod recording;
@@ -72,7 +73,7 @@ const VERSIONS: &[Column] = &[
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Plugins: new, build, test, run, watch, keygen, sign; push, list, show, activate, rollback, approve, history, canary, shadow, retire, pause, resume, config, state, logs, replay, capture
+/// Plugins: new, build, test, run, watch, keygen, sign; push, list, show, activate, preview, policy, rollback, approve, history, canary, shadow, retire, pause, resume, config, state, logs, replay, capture
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Plugin {
@@ -137,6 +138,8 @@ enum Action {
     },
     /// Try a version on past events beside the active one; nothing is applied
     Preview(preview::Preview),
+    /// What it asks of a version before that runs for real: show it, or set it
+    Policy(policy::Policy),
     /// Go back to the version that was active before, or to one that is named
     Rollback(release::Rollback),
     /// Agree to what a version asks for beyond the active one
@@ -205,6 +208,7 @@ impl Plugin {
                 screen::line(&format!("plugin {name}: version {version} is active"))
             }
             Action::Preview(preview) => preview.run(&client).await,
+            Action::Policy(policy) => policy.run(&client).await,
             Action::Rollback(rollback) => rollback.run(&client).await,
             Action::Approve(approve) => approve.run(&client).await,
             Action::History(history) => history.run(&client).await,
