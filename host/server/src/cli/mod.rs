@@ -10,6 +10,7 @@
 //! [`connection`] and [`client`] (which host, as whom); [`screen`] (tables and JSON); then one file per noun.
 
 mod batch;
+mod ceiling;
 mod client;
 mod config;
 mod connection;

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::ceiling;
 use crate::cli::connection::Connection;
 use crate::cli::error::Result;
 use crate::cli::quota;
@@ -21,7 +22,8 @@ const EXAMPLES: &str = "Examples:
   bulkhead tenant pause acme      # events are taken in, nothing is worked off
   bulkhead tenant suspend acme    # its keys are refused at once
   bulkhead tenant resume acme
-  bulkhead tenant quota acme --rate 100 --burst 500 --storage 100MiB";
+  bulkhead tenant quota acme --rate 100 --burst 500 --storage 100MiB
+  bulkhead tenant grants acme --set ceiling.json";
 
 const COLUMNS: &[Column] = &[
     ("NAME", "/name", Cell::Text),
@@ -32,7 +34,7 @@ const COLUMNS: &[Column] = &[
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Tenants: create, list, show, quota, pause, resume, suspend (operator)
+/// Tenants: create, list, show, quota, grants, pause, resume, suspend (operator)
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Tenant {
@@ -63,6 +65,8 @@ enum Action {
     },
     /// Show what it may use, or set it
     Quota(quota::Set),
+    /// Show the most that its plugins may be granted, or set it
+    Grants(ceiling::Grants),
     /// Take its events in, but work nothing off
     Pause {
         /// Its name or id
@@ -103,6 +107,7 @@ impl Tenant {
             Action::Resume { name } => (name, "resume"),
             Action::Suspend { name } => (name, "suspend"),
             Action::Quota(quota) => return quota.run(&client).await,
+            Action::Grants(grants) => return grants.run(&client).await,
         };
         let tenant = client.post(&["admin", "v1", "tenants", name, switch], &Value::Null).await?;
         screen::line(&format!("tenant {name} is {}", at(&tenant, "/state")))
