@@ -47,6 +47,7 @@ use crate::api::state::Api;
 use crate::api::state::State;
 use crate::api::state::Streams;
 use crate::api::trials::Trials;
+use crate::api::upload::Uploads;
 use crate::auth::Keyring;
 use crate::cli::stopped;
 use crate::clock::StoreClock;
@@ -169,7 +170,8 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         previewer: flow.previewer.clone(),
         limits: config.limits.api.clone(),
         metrics,
-        places: Places::new(config.limits.api.requests),
+        places: Places::new(config.limits.api.requests, "requests"),
+        uploads: uploads(&config)?,
         trials: Trials::default(),
         streams: Streams::default(),
         ending: ending.clone(),
@@ -327,6 +329,12 @@ async fn open_sandbox(config: &Config, key: [u8; 32]) -> anyhow::Result<Sandbox>
     options.pool.memory_max = config.limits.plugin.memory;
     let opened = tokio::task::spawn_blocking(move || Sandbox::open(options)).await?;
     opened.context("the sandbox cannot start")
+}
+
+fn uploads(config: &Config) -> anyhow::Result<Uploads> {
+    let folder = config.data_dir.join("uploads");
+    Uploads::open(&folder, config.limits.api.uploads)
+        .with_context(|| format!("the folder {} of uploads cannot be opened", folder.display()))
 }
 
 fn outlets(config: &Config, address: SocketAddr) -> anyhow::Result<Outlets> {

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -25,6 +26,7 @@ use bulkhead_flow::tenants::Directory;
 use bulkhead_sandbox::Inspection;
 use bulkhead_sandbox::Refused;
 use bulkhead_sandbox::Sandbox;
+use bulkhead_sandbox::inspect;
 use bulkhead_store::Store;
 use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Plugin;
@@ -33,29 +35,36 @@ use bulkhead_store::releases::Act;
 use bulkhead_store::releases::Switch;
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
 use crate::manifest::Manifest;
+use crate::needs;
 use crate::signature;
 use crate::signature::Statement;
 use crate::signature::Trust;
+use crate::spool::Content;
 
-/// Uploads in work at a time, over all tenants: each holds a component in memory.
+/// Uploads that are inspected at a time, over all tenants.
 const UPLOADS_MAX: usize = 4;
+/// Bytes of components that are in memory for it at a time: one of full size, and small ones beside it.
+const MEMORY_MAX: usize = inspect::SIZE_MAX + (8 << 20);
+/// Bytes that are counted as one, because a semaphore counts in 32 bits.
+const MEMORY_UNIT: usize = 1 << 10;
 /// How long an upload waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(30);
 /// Refusals remembered, for people who ask why a file is not active.
 const REFUSALS_MAX: usize = 1_000;
 
 /// What is uploaded.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Upload {
     /// For whom.
     pub tenant: TenantId,
     /// The plugin's name.
     pub name: String,
     /// The component.
-    pub wasm: Bytes,
+    pub wasm: Content,
     /// Its manifest; none is one without grants.
     pub manifest: Option<String>,
     /// Its signature: a DSSE envelope.
@@ -153,6 +162,14 @@ pub struct Refusal {
     pub hint: String,
 }
 
+/// An upload's turn, with the memory for its component; dropping it lets others have theirs.
+#[derive(Debug)]
+struct Turn {
+    _of_tenant: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+}
+
 /// Takes plugins in. Cheap to clone.
 #[derive(Clone)]
 pub struct Installer {
@@ -166,7 +183,9 @@ struct Inner {
     dispatch: dispatch::Handle,
     clock: Arc<dyn Clock>,
     trust: Trust,
-    all: Semaphore,
+    all: Arc<Semaphore>,
+    /// Memory for components that are inspected.
+    memory: Arc<Semaphore>,
     /// One upload at a time for each tenant.
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
     refusals: Mutex<HashMap<(TenantId, String), Refusal>>,
@@ -182,8 +201,11 @@ impl Installer {
         clock: Arc<dyn Clock>,
         trust: Trust,
     ) -> Self {
-        let (all, tenants, refusals) = (Semaphore::new(UPLOADS_MAX), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { store, sandbox, directory, dispatch, clock, trust, all, tenants, refusals }) }
+        let all = Arc::new(Semaphore::new(UPLOADS_MAX));
+        let memory = Arc::new(Semaphore::new(MEMORY_MAX / MEMORY_UNIT));
+        let (tenants, refusals) = (Mutex::default(), Mutex::default());
+        let inner = Inner { store, sandbox, directory, dispatch, clock, trust, all, memory, tenants, refusals };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Takes one in.
@@ -200,10 +222,8 @@ impl Installer {
         if inner.trust.required && upload.signature.is_none() {
             return Err(Error::Signature(signature::Refusal::Missing));
         }
-        let tenant_turn = self.turn_of(upload.tenant);
-        let turn = async { (tenant_turn.acquire_owned().await, inner.all.acquire().await) };
-        let _turn = tokio::time::timeout(TURN_WAIT, turn).await.map_err(|_| Error::Busy)?;
-        let inspection = self.inspect(upload.wasm.clone()).await?;
+        let turn = self.turn(upload.tenant, upload.wasm.size()).await?;
+        let (wasm, inspection) = self.inspect(upload.wasm, Arc::clone(&turn)).await?;
         let mut warnings = warnings(&upload.name, &manifest, &inspection);
         let statement = Statement::new(&upload.name, &manifest, &inspection);
         let signature = match upload.signature.map(|envelope| inner.trust.verify(&envelope, &statement)) {
@@ -219,7 +239,7 @@ impl Installer {
         let difference = difference(&active_grants(present.as_ref()), &manifest.grants);
         let new = NewVersion {
             digest: inspection.digest.clone(),
-            wasm: upload.wasm,
+            wasm,
             manifest: stored(&manifest),
             inspection: stored(&inspection),
             grants: stored(&manifest.grants),
@@ -240,15 +260,7 @@ impl Installer {
             let seen = present.as_ref().and_then(|(plugin, _)| plugin.active);
             let act = Act { author: new.author, at: now };
             let switch = Switch { seen: Some(seen), approves: upload.may_consent, ..Switch::to(version.number, act) };
-            match self.switch(upload.tenant, &upload.name, &switch).await {
-                // It is stored and waits, as one does that needs consent.
-                Err(Error::Store(bulkhead_store::Error::Unproven { version, lack, .. })) => {
-                    let next = format!("bulkhead plugin preview {} {version}", upload.name);
-                    warnings.push(format!("version {version} is not active, it needs a preview first: {lack}; {next}"));
-                    self.plugin(upload.tenant, &upload.name).await?
-                }
-                switched => switched?,
-            }
+            self.switch(upload.tenant, &upload.name, &switch).await?
         } else {
             self.plugin(upload.tenant, &upload.name).await?
         };
@@ -295,19 +307,42 @@ impl Installer {
         Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 
-    async fn inspect(&self, wasm: Bytes) -> Result<Inspection, Error> {
+    /// A turn for a component of that many bytes.
+    async fn turn(&self, tenant: TenantId, bytes: usize) -> Result<Arc<Turn>, Error> {
+        let units = bytes.min(MEMORY_MAX).div_ceil(MEMORY_UNIT);
+        let units = u32::try_from(units).expect("because `MEMORY_MAX` has fewer units");
+        let waiting = async {
+            let of_tenant = self.turn_of(tenant).acquire_owned().await.ok()?;
+            let of_all = Arc::clone(&self.inner.all).acquire_owned().await.ok()?;
+            let memory = Arc::clone(&self.inner.memory).acquire_many_owned(units).await.ok()?;
+            Some(Arc::new(Turn { _of_tenant: of_tenant, _of_all: of_all, _memory: memory }))
+        };
+        tokio::time::timeout(TURN_WAIT, waiting).await.ok().flatten().ok_or(Error::Busy)
+    }
+
+    /// Reads the component and inspects it. Whoever waits for that may go; the turn is over when the work is.
+    async fn inspect(&self, wasm: Content, turn: Arc<Turn>) -> Result<(Bytes, Inspection), Error> {
         let sandbox = self.inner.sandbox.clone();
-        let inspected = tokio::task::spawn_blocking(move || sandbox.inspect(&wasm)).await;
-        let host = |detail: String| Refused {
+        let inspected = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let wasm = wasm.read()?;
+            let inspected = sandbox.inspect(&wasm);
+            Ok::<_, io::Error>(inspected.map(|inspection| (wasm, inspection)))
+        });
+        let host = |detail: &str| Refused {
             code: "host:compile".to_owned(),
-            detail,
+            detail: detail.to_owned(),
             hint: "The host is at fault, not the component. Try again; if it stays, its operator must look.".to_owned(),
         };
-        match inspected {
-            Ok(inspected) => inspected.map_err(Error::Refused),
+        match inspected.await {
+            Ok(Ok(inspected)) => inspected.map_err(Error::Refused),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "an upload cannot be read back");
+                Err(Error::Refused(host("the upload cannot be read back.")))
+            }
             Err(error) => {
                 tracing::error!(%error, "the inspection of a component panicked");
-                Err(Error::Refused(host("the inspection broke off.".to_owned())))
+                Err(Error::Refused(host("the inspection broke off.")))
             }
         }
     }
@@ -371,16 +406,7 @@ fn warnings(name: &str, manifest: &Manifest, inspection: &Inspection) -> Vec<Str
     if manifest.plugin.name != name {
         warnings.push(format!("the manifest names the plugin `{}`; it is stored as `{name}`", manifest.plugin.name));
     }
-    let said = inspection.metadata.version.as_deref().filter(|version| !version.is_empty());
-    if let Some(said) = said
-        && !manifest.plugin.version.is_empty()
-        && said != manifest.plugin.version
-    {
-        warnings.push(format!(
-            "the manifest says version {}, the component says {said}: was it built before the manifest changed?",
-            manifest.plugin.version
-        ));
-    }
+    warnings.extend(needs::warnings(manifest, inspection));
     warnings
 }
 

@@ -38,6 +38,11 @@ impl Pieces {
         Ok(Self { stream: body.into_data_stream(), left: limit, limit, until: None })
     }
 
+    /// The same, all within this time.
+    pub fn within(self, time: Duration) -> Self {
+        Self { until: Some(Instant::now() + time), ..self }
+    }
+
     /// The next piece; none at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let wait = self.until.map_or(PIECE, |until| until.saturating_duration_since(Instant::now()).min(PIECE));
@@ -56,8 +61,7 @@ impl Pieces {
 
 /// Reads a whole body into memory.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {
-    let mut pieces = Pieces::new(headers, body, limit)?;
-    pieces.until = Some(Instant::now() + WHOLE);
+    let mut pieces = Pieces::new(headers, body, limit)?.within(WHOLE);
     let Some(first) = pieces.next().await? else { return Ok(Bytes::new()) };
     let Some(second) = pieces.next().await? else { return Ok(first) };
     let mut whole = BytesMut::from(first.as_ref());

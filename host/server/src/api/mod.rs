@@ -32,7 +32,6 @@ mod preview;
 pub mod problem;
 pub mod quota;
 pub mod recordings;
-mod release_policy;
 mod releases;
 pub mod rules;
 pub mod runs;
@@ -45,6 +44,7 @@ pub mod switch;
 mod tests;
 pub mod time;
 pub mod trials;
+pub mod upload;
 pub mod usage;
 
 use axum::Router;
@@ -69,7 +69,6 @@ pub fn router(api: Api) -> Router {
         .merge(plugins_source::routes())
         .merge(preview::routes())
         .merge(releases::routes())
-        .merge(release_policy::routes())
         .merge(candidates::routes())
         .merge(grants::routes())
         .merge(state_view::routes())

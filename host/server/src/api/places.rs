@@ -1,5 +1,5 @@
-//! Places for requests that are in work: a bound for the host, and within it one for each tenant, so that nobody who keeps
-//! many requests open for long, slow bodies for example, keeps the others out.
+//! Places for what is in work, requests and among them uploads: a bound for the host, and within it one for each tenant, so
+//! that nobody who keeps many open for long, by slow bodies for example, keeps the others out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const TENANTS_KEPT: usize = 1_024;
 pub struct Places {
     all: Arc<Semaphore>,
     share: usize,
+    /// What has a place: `requests`.
+    what: &'static str,
     wait: Duration,
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
 }
@@ -38,10 +40,10 @@ pub struct Place {
 }
 
 impl Places {
-    /// So many.
-    pub fn new(count: usize) -> Self {
+    /// So many, for `what` there are many of: `requests`.
+    pub fn new(count: usize, what: &'static str) -> Self {
         let share = count.div_ceil(SHARE);
-        Self { all: Arc::new(Semaphore::new(count)), share, wait: WAIT, tenants: Mutex::default() }
+        Self { all: Arc::new(Semaphore::new(count)), share, what, wait: WAIT, tenants: Mutex::default() }
     }
 
     /// A place for a tenant's request, if there is one soon. Who waits for the tenant's own share takes nothing of others.
@@ -52,10 +54,11 @@ impl Places {
             Some(Place { _of_all: of_all, _of_tenant: of_tenant })
         };
         tokio::time::timeout(self.wait, waiting).await.ok().flatten().ok_or_else(|| {
+            let what = self.what;
             let detail = if self.of(tenant).available_permits() == 0 {
-                format!("the tenant has {} requests in work, as many as it may have at a time", self.share)
+                format!("the tenant has {} {what} in work, as many as it may have at a time", self.share)
             } else {
-                "the host has more requests in work than it can".to_owned()
+                format!("the host has more {what} in work than it can")
             };
             Problem::new(Code::Busy, detail).retry_after(Duration::from_secs(1))
         })
@@ -77,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_tenant_cannot_take_all_places() {
-        let places = Places { wait: Duration::from_millis(5), ..Places::new(8) };
+        let places = Places { wait: Duration::from_millis(5), ..Places::new(8, "requests") };
         let one = places.take(TenantId(1)).await.expect("because there is room");
         let _two = places.take(TenantId(1)).await.expect("because there is room");
         let refused = places.take(TenantId(1)).await.expect_err("because it has its share");
@@ -92,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_tenants_together_have_a_bound_and_those_gone_are_forgotten() {
-        let places = Places { wait: Duration::from_millis(5), ..Places::new(8) };
+        let places = Places { wait: Duration::from_millis(5), ..Places::new(8, "requests") };
         let mut taken = Vec::new();
         for tenant in 0..4 {
             taken.push(places.take(TenantId(tenant)).await.expect("because there is room"));

@@ -3,22 +3,18 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Body as RequestBody;
-use axum::extract::FromRequest as _;
-use axum::extract::Multipart;
 use axum::extract::Request;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use bulkhead_domain::policy::grants::Grants;
 use bulkhead_flow::inbox::codec::rfc3339;
+use bulkhead_sandbox::inspect;
 use bulkhead_store::catalogue;
 use bulkhead_store::releases::Kind;
 use bulkhead_store::releases::Rollout;
 use bulkhead_store::work::Held;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Map;
@@ -28,7 +24,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::body;
 use crate::api::candidates::CandidateView;
 use crate::api::code::Code;
 use crate::api::extract::Body;
@@ -37,7 +32,6 @@ use crate::api::extract::Params;
 use crate::api::extract::Path;
 use crate::api::extract::Plugins;
 use crate::api::extract::Read;
-use crate::api::extract::media_type;
 use crate::api::extract::shown;
 use crate::api::page;
 use crate::api::page::Page;
@@ -46,6 +40,7 @@ use crate::api::problem::Fault;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::state::Api;
+use crate::api::upload::Parts;
 use crate::auth::scope::Scope;
 use crate::install;
 use crate::install::Activate;
@@ -55,6 +50,7 @@ use crate::install::Upload;
 use crate::manifest;
 use crate::manifest::Manifest;
 use crate::manifest::Setting;
+use crate::needs;
 use crate::signature;
 use crate::signature::Refusal;
 
@@ -190,10 +186,20 @@ pub struct Uploaded {
     state: &'static str,
     /// Whether these bytes with this manifest were there before; then nothing was added.
     existed: bool,
+    /// Bytes of the component.
+    size: u64,
+    /// Bytes of its machine code on this node.
+    artefact_size: u64,
+    /// What it is built for: `handler-plugin of bulkhead:plugin@0.1.0`.
+    world: String,
     /// What the component exports: `handler`, `transformer`.
     exports: Vec<&'static str>,
     /// What it imports.
     imports: Vec<String>,
+    /// What that lets it ask for, in plain words.
+    needs: Vec<&'static str>,
+    /// The languages and tools that made it, as it says itself: `rustc 1.96.0`.
+    made_with: Vec<String>,
     /// What it may do.
     #[schema(value_type = Object)]
     grants: Grants,
@@ -375,6 +381,7 @@ pub struct UploadQuery {
     responses(
         (status = 201, description = "A new version", body = Uploaded),
         (status = 200, description = "The version that is there already", body = Uploaded),
+        (status = 413, description = "The component is larger than 64 MiB, or the whole larger than is taken"),
         (status = 422, description = "The manifest, the component or the signature is refused")
     )
 )]
@@ -385,18 +392,13 @@ async fn upload(
     Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<Response> {
-    let parts = parts(&api, request).await?;
+    // Before anything is read.
+    if !manifest::is_plain_name(&name) {
+        return Err(refused(install::Error::Name(name)));
+    }
+    let _place = api.uploads.place(caller.id()).await?;
+    let parts = api.uploads.receive(request, api.limits.upload_bytes).await?;
     install(&api, &caller, name, parts, &query).await
-}
-
-/// What is uploaded, apart from its name.
-pub(super) struct Parts {
-    /// The component.
-    pub(super) wasm: Bytes,
-    /// Its manifest.
-    pub(super) manifest: Option<String>,
-    /// Its signature.
-    pub(super) signature: Option<String>,
 }
 
 /// Takes a component with its manifest as a new version.
@@ -432,7 +434,12 @@ pub(super) async fn install(
         digest: version.digest.clone(),
         state,
         existed: !is_new,
+        size: inspection.size,
+        artefact_size: inspection.artefact_size,
+        world: needs::world(&inspection),
         exports: exports(&inspection),
+        needs: inspect::needs(&inspection.imports),
+        made_with: inspection.metadata.made_with(),
         imports: inspection.imports,
         grants: install::grants_of(&version),
         difference,
@@ -448,64 +455,6 @@ fn exports(inspection: &bulkhead_sandbox::Inspection) -> Vec<&'static str> {
         .into_iter()
         .filter_map(|(name, is)| is.then_some(name))
         .collect()
-}
-
-/// The component and what comes with it, in either form.
-async fn parts(api: &Api, request: Request) -> Result<Parts> {
-    let limit = api.limits.upload_bytes;
-    let (parts, content) = request.into_parts();
-    match media_type(&parts.headers).as_str() {
-        "application/wasm" => {
-            let wasm = body::read(&parts.headers, content, limit).await?;
-            Ok(Parts { wasm, manifest: None, signature: None })
-        }
-        "multipart/form-data" => {
-            // Read with our own bounds of size and time first; taking it apart then waits for nobody.
-            let whole = body::read(&parts.headers, content, limit).await?;
-            let mut request = Request::new(RequestBody::from(whole));
-            if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
-                request.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
-            }
-            axum::extract::DefaultBodyLimit::disable().apply(&mut request);
-            form(request).await
-        }
-        other => Err(Problem::new(Code::MediaType, format!("`{}` is not taken here", shown(other))).hint(
-            "send application/wasm, or multipart/form-data with the parts `component`, `manifest` and `signature`",
-        )),
-    }
-}
-
-async fn form(request: Request) -> Result<Parts> {
-    let malformed = |detail: String| Problem::new(Code::BodyMalformed, detail);
-    let form = Multipart::from_request(request, &()).await;
-    let mut form =
-        form.map_err(|rejection| malformed(format!("the form cannot be read: {}", rejection.body_text())))?;
-    let text = |part: &str, content: Bytes| {
-        String::from_utf8(content.to_vec()).map_err(|_| malformed(format!("the {part} is not UTF-8 text")))
-    };
-    let (mut wasm, mut manifest, mut signature) = (None, None, None);
-    while let Some(field) =
-        form.next_field().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?
-    {
-        let name = field.name().unwrap_or_default().to_owned();
-        let content = field.bytes().await.map_err(|error| malformed(format!("the form breaks off: {error}")))?;
-        match name.as_str() {
-            "component" if wasm.is_none() => wasm = Some(content),
-            "manifest" if manifest.is_none() => manifest = Some(text("manifest", content)?),
-            "signature" if signature.is_none() => signature = Some(text("signature", content)?),
-            "component" | "manifest" | "signature" => {
-                return Err(malformed(format!("the part `{name}` is there twice")));
-            }
-            other => {
-                return Err(malformed(format!("the form has a part `{}`", shown(other)))
-                    .hint(
-                    "the parts are `component` (application/wasm), `manifest` (plugin.toml) and `signature` (a DSSE envelope)",
-                ));
-            }
-        }
-    }
-    let missing = || malformed("the form has no part `component`".to_owned());
-    Ok(Parts { wasm: wasm.ok_or_else(missing)?, manifest, signature })
 }
 
 pub(super) fn refused(error: install::Error) -> Problem {

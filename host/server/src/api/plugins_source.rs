@@ -26,13 +26,13 @@ use crate::api::extract::Plugins;
 use crate::api::extract::media_type;
 use crate::api::extract::shown;
 use crate::api::plugins;
-use crate::api::plugins::Parts;
 use crate::api::plugins::UploadQuery;
 use crate::api::plugins::Uploaded;
 use crate::api::problem::Fault;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::state::Api;
+use crate::api::upload::Parts;
 use crate::manifest;
 use crate::signature;
 
@@ -84,7 +84,7 @@ async fn upload_source(
 ) -> Result<Response> {
     let Source { source, manifest, signature } = read(request).await?;
     let wasm = component(&api, source).await?;
-    plugins::install(&api, &caller, name, Parts { wasm, manifest, signature }, &query).await
+    plugins::install(&api, &caller, name, Parts { wasm: wasm.into(), manifest, signature }, &query).await
 }
 
 /// The body in either form.

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::cursor::Cursors;
 use crate::api::places::Places;
 use crate::api::trials::Trials;
+use crate::api::upload::Uploads;
 use crate::auth::Keyring;
 use crate::config::ApiLimits;
 use crate::install::Installer;
@@ -84,6 +85,8 @@ pub struct State {
     pub metrics: PrometheusHandle,
     /// Places for tenants' requests that are in work.
     pub places: Places,
+    /// Where uploads arrive.
+    pub uploads: Uploads,
     /// Places for trying rules and plugins on past events.
     pub trials: Trials,
     /// Live streams that are open, by tenant.

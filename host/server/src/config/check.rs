@@ -147,6 +147,7 @@ fn limits(raw: &raw::Limits) -> Limits {
         tenant: quotas(&raw.tenant),
         api: ApiLimits {
             upload_bytes: api.upload_bytes.get(),
+            uploads: count(api.uploads),
             document_bytes: api.document_bytes.get(),
             streams: count(api.streams),
             requests: count(api.requests),
@@ -496,6 +497,7 @@ impl Checker<'_> {
         for (path, number) in [
             ("causation.hops", u64::from(raw.causation.hops)),
             ("limits.api.requests", u64::from(raw.limits.api.requests)),
+            ("limits.api.uploads", u64::from(raw.limits.api.uploads)),
             ("sandbox.instances", u64::from(raw.sandbox.instances)),
         ] {
             self.above_zero(path, number);

@@ -182,6 +182,8 @@ pub struct Limits {
 pub struct ApiLimits {
     /// Bytes of a plugin's upload.
     pub upload_bytes: usize,
+    /// Uploads in work at a time.
+    pub uploads: usize,
     /// Bytes of any other document.
     pub document_bytes: usize,
     /// Live streams open at a time for one tenant.

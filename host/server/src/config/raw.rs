@@ -137,6 +137,7 @@ pub struct TenantLimits {
 #[serde(deny_unknown_fields, default)]
 pub struct ApiLimits {
     pub upload_bytes: Bytes,
+    pub uploads: u32,
     pub document_bytes: Bytes,
     pub streams: u32,
     pub requests: u32,

@@ -222,7 +222,7 @@ impl<C: Clock> Watch<C> {
         let upload = Upload {
             tenant: tenant.id,
             name: name.to_owned(),
-            wasm: files.wasm,
+            wasm: files.wasm.into(),
             manifest: files.manifest,
             signature: files.signature,
             author: AUTHOR.to_owned(),

@@ -145,5 +145,11 @@ pub async fn components_are_shared_but_not_shown(world: &mut World) -> Result<()
     world.store.add_version(b, "p", &new, at(1)).await?;
     assert_eq!(world.store.component(b, &new.digest).await?, Some(new.wasm));
     assert_eq!(world.store.component(a, "sha256:no").await?, None);
+    // As large as a host takes them.
+    let large = NewVersion { wasm: Bytes::from(vec![0xa5; 64 << 20]), ..version("2") };
+    world.store.add_version(a, "p", &large, at(2)).await?;
+    world.restart().await;
+    let kept = world.store.component(a, &large.digest).await?;
+    assert!(kept.is_some_and(|kept| kept == large.wasm), "a large component reads back as it was stored");
     Ok(())
 }

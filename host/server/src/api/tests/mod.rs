@@ -7,6 +7,7 @@ mod reading;
 mod releases;
 mod signatures;
 mod stream;
+mod upload;
 mod waiting;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ use crate::api::places::Places;
 use crate::api::state::Api;
 use crate::api::state::State;
 use crate::api::state::Streams;
+use crate::api::upload::Uploads;
 use crate::auth::Keyring;
 use crate::config::ApiLimits;
 use crate::install::Installer;
@@ -69,7 +71,7 @@ pub struct Host {
     pub api: Api,
     router: Router,
     _flow: Flow,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A tenant, with a key.
@@ -165,9 +167,10 @@ impl Host {
             sandbox,
             installer,
             previewer: flow.previewer.clone(),
-            limits: ApiLimits { upload_bytes: 4 << 20, document_bytes: 1 << 20, streams: 2, requests: 64 },
+            limits: ApiLimits { upload_bytes: 65 << 20, uploads: 8, document_bytes: 1 << 20, streams: 2, requests: 64 },
             metrics,
-            places: Places::new(64),
+            places: Places::new(64, "requests"),
+            uploads: Uploads::open(&folder.path().join("uploads"), 8).expect("because there is room"),
             trials: crate::api::trials::Trials::default(),
             streams: Streams::default(),
             ending: CancellationToken::new(),
@@ -178,7 +181,7 @@ impl Host {
             node: "test".to_owned(),
             sources,
         });
-        Self { router: api::router(api.clone()), api, _flow: flow, _folder: folder }
+        Self { router: api::router(api.clone()), api, _flow: flow, folder }
     }
 
     /// A new tenant with a key for everything.

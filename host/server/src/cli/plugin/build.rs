@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bulkhead_sandbox::Inspection;
+use bulkhead_sandbox::inspect;
 use clap::Args;
 use serde_json::Value;
 use serde_json::json;
@@ -25,6 +26,7 @@ use crate::cli::screen;
 use crate::cli::screen::Format;
 use crate::cli::screen::Output;
 use crate::cli::value;
+use crate::needs;
 
 const EXAMPLES: &str = "Examples:
   bulkhead plugin build
@@ -57,22 +59,20 @@ impl Build {
         let project = Project::open(&self.folder).await?;
         let built = build(&project, &Bench::open()?).await?;
         let inspection = &built.loaded.inspection;
-        let warnings = words::warnings(&project.manifest, inspection);
+        let warnings = needs::warnings(&project.manifest, inspection);
         if self.format.output == Output::Json {
             return screen::json(&described(&project, &built, &warnings)?);
         }
         let paint = Paint::stdout();
         let took = value::micros(u64::try_from(built.took.as_micros()).unwrap_or(u64::MAX));
         screen::line(&format!("{} {}  built in {took}", paint.green("ok"), paint.bold(&project.manifest.plugin.name)))?;
-        screen::line(&format!("  component  {}", project.artifact()?.display()))?;
-        screen::line(&format!("  size       {}", size(inspection)))?;
-        screen::line(&format!("  world      {}", words::world(inspection)))?;
-        screen::line(&format!("  digest     {}", inspection.digest))?;
-        for (at, line) in
-            words::abilities(&project.manifest, inspection.exports, &inspection.imports).iter().enumerate()
-        {
-            screen::line(&format!("  {:9}  {}", if at == 0 { "does" } else { "" }, clean(line)))?;
-        }
+        words::lines("component", &[project.artifact()?.display().to_string()])?;
+        words::lines("digest", &[&inspection.digest])?;
+        words::lines("size", &[size(inspection)])?;
+        words::lines("world", &[needs::world(inspection)])?;
+        words::lines("does", &needs::abilities(&project.manifest, inspection.exports, &inspection.imports))?;
+        words::lines("imports", &needs::packages(&inspection.imports))?;
+        words::list("made with", &inspection.metadata.made_with())?;
         for warning in &warnings {
             screen::note(&format!("{} {}", paint.yellow("warning:"), clean(warning)))?;
         }
@@ -144,8 +144,12 @@ fn described(project: &Project, built: &Built, warnings: &[String]) -> Result<Va
         "plugin": project.manifest.plugin.name,
         "artifact": project.artifact()?.display().to_string(),
         "build_ms": u64::try_from(built.took.as_millis()).unwrap_or(u64::MAX),
-        "world": words::world(inspection),
-        "does": words::abilities(&project.manifest, inspection.exports, &inspection.imports),
+        "world": needs::world(inspection),
+        "size": inspection.size,
+        "does": needs::abilities(&project.manifest, inspection.exports, &inspection.imports),
+        "needs": inspect::needs(&inspection.imports),
+        "imports": inspection.imports,
+        "made_with": inspection.metadata.made_with(),
         "inspection": inspection,
         "grants": project.manifest.grants,
         "warnings": warnings,

@@ -22,6 +22,7 @@ use crate::cli::screen::Output;
 use crate::cli::value;
 use crate::cli::value::at;
 use crate::manifest::Manifest;
+use crate::needs;
 
 /// What is uploaded.
 #[derive(Debug, Args)]
@@ -79,12 +80,13 @@ impl Push {
         let name = &component.name;
         let version = at(&answer, "/version");
         screen::line(&format!("plugin {name}: version {version} is {}", at(&answer, "/state")))?;
-        screen::line(&format!("  digest   {}", at(&answer, "/digest")))?;
-        screen::line(&format!("  size     {}", value::bytes(component.wasm.len() as u64)))?;
-        for (at, ability) in abilities(&answer, &component).iter().enumerate() {
-            screen::line(&format!("  {:7}  {}", if at == 0 { "does" } else { "" }, clean(ability)))?;
-        }
-        screen::line(&format!("  grants   {}", grants(answer.get("grants").unwrap_or(&Value::Null))))?;
+        words::lines("digest", &[at(&answer, "/digest")])?;
+        words::lines("size", &[size(&answer)])?;
+        words::lines("world", &[at(&answer, "/world")])?;
+        words::lines("does", &abilities(&answer, &component))?;
+        words::lines("imports", &needs::packages(&texts(&answer, "/imports")))?;
+        words::list("made with", &texts(&answer, "/made_with"))?;
+        words::lines("grants", &[grants(answer.get("grants").unwrap_or(&Value::Null))])?;
         for warning in value::items(&answer, "/warnings") {
             screen::note(&format!("warning: {}", clean(&value::text(warning))))?;
         }
@@ -108,11 +110,21 @@ impl Push {
 fn abilities(answer: &Value, component: &Component) -> Vec<String> {
     // The host has taken the manifest: it reads.
     let manifest = component.manifest.as_deref().and_then(|text| Manifest::parse(text).ok());
-    let texts = |pointer| value::items(answer, pointer).iter().map(value::text).collect::<Vec<String>>();
-    let exports = texts("/exports");
+    let exports = texts(answer, "/exports");
     let has = |name: &str| exports.iter().any(|export| export == name);
     let exports = Exports { handler: has("handler"), transformer: has("transformer") };
-    words::abilities(&manifest.unwrap_or_else(|| Manifest::bare(&component.name)), exports, &texts("/imports"))
+    let manifest = manifest.unwrap_or_else(|| Manifest::bare(&component.name));
+    needs::abilities(&manifest, exports, &texts(answer, "/imports"))
+}
+
+fn texts(answer: &Value, pointer: &str) -> Vec<String> {
+    value::items(answer, pointer).iter().map(value::text).collect()
+}
+
+/// `102KiB (301KiB of machine code)`
+fn size(answer: &Value) -> String {
+    let bytes = |name: &str| value::bytes(answer.get(name).and_then(Value::as_u64).unwrap_or_default());
+    format!("{} ({} of machine code)", bytes("size"), bytes("artefact_size"))
 }
 
 /// `emit orders.*; schedule`, or `none`.
