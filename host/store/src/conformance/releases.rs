@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::ceiling::TenantPolicy;
+use bulkhead_domain::policy::proof;
+use bulkhead_domain::policy::proof::Lack;
+use bulkhead_domain::policy::proof::Preview;
+use bulkhead_domain::policy::proof::ReleasePolicy;
+use bulkhead_domain::policy::proof::RequirePreview;
 use bulkhead_domain::policy::rollout::Counts;
 
 use super::plugins::back;
@@ -206,6 +212,88 @@ pub async fn a_promoted_candidate_is_active(world: &mut World) -> Result<()> {
         (Action::CanaryEnded, 2),
     ];
     assert_eq!(told, expected);
+    Ok(())
+}
+
+fn preview(version: u32, against: Option<u32>, hour: i64, counts: (u64, u64, u64)) -> Preview {
+    let (runs, new_failures, changed) = counts;
+    let counts = proof::Counts { runs, new_failures, changed };
+    Preview { version, against, author: "key_1".to_owned(), at: hours(hour), counts }
+}
+
+fn hours(hour: i64) -> Timestamp {
+    Timestamp(hour * 3_600_000_000)
+}
+
+pub async fn a_version_needs_the_preview_that_its_plugin_asks_for(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    let policy = ReleasePolicy { require_preview: Some(RequirePreview { min_runs: 10, ..RequirePreview::default() }) };
+    world.store.set_release_policy(tenant, "p", &policy, &by()).await?;
+    world.store.set_release_policy(tenant, "p", &policy, &by()).await?;
+    world.restart().await;
+    let (plugin, _) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert_eq!(plugin.policy, policy);
+    let now = Act::by("key_2", hours(30));
+    let switch = async |world: &World, version: u32| match world
+        .store
+        .switch_version(tenant, "p", &Switch::to(version, now.clone()))
+        .await
+    {
+        Err(Error::Unproven { version: found, lack, .. }) if found == version => Some(lack),
+        other => {
+            assert_eq!(other.expect("because it is proven").active, Some(version));
+            None
+        }
+    };
+    assert_eq!(switch(world, 2).await, Some(Lack::None));
+    // Against another version than the active one, too old, too few, failing: none of these is enough.
+    for (preview, lack) in [
+        (preview(2, None, 30, (10, 0, 0)), Lack::None),
+        (preview(2, Some(3), 30, (10, 0, 0)), Lack::None),
+        (preview(3, Some(1), 30, (10, 0, 0)), Lack::None),
+        (preview(2, Some(1), 5, (10, 0, 0)), Lack::Old { allowed: 24 }),
+        (preview(2, Some(1), 29, (9, 0, 0)), Lack::Runs { found: 9, needed: 10 }),
+        (preview(2, Some(1), 29, (10, 1, 0)), Lack::NewFailures { found: 1, allowed: 0 }),
+    ] {
+        world.store.add_preview(tenant, "p", &preview).await?;
+        assert_eq!(switch(world, 2).await, Some(lack), "{preview:?}");
+    }
+    let canary = async |world: &World| world.store.start_rollout(tenant, "p", Kind::Canary, 2, "{\"a\":1}", &now).await;
+    assert!(matches!(canary(world).await, Err(Error::Unproven { .. })), "a canary is for real");
+    world.store.start_rollout(tenant, "p", Kind::Shadow, 2, "{}", &now).await?;
+    // The last one counts.
+    let enough = preview(2, Some(1), 29, (10, 0, 10));
+    world.store.add_preview(tenant, "p", &enough).await?;
+    canary(world).await?;
+    // What it began with is enough to promote it, however long it took.
+    let late = Act::by("key_2", hours(300));
+    let promotion = Ending { promote: true, act: late.clone(), ..ending(None) };
+    assert!(world.store.end_rollout(tenant, "p", Kind::Canary, &promotion).await?.is_some());
+    let history = world.store.history(tenant, "p", None, 9).await?;
+    let proven = |action: Action| {
+        let entry = history.iter().find(|entry| entry.action == action).expect("because it was done");
+        let detail: serde_json::Value = serde_json::from_str(&entry.detail).expect("because it is JSON");
+        serde_json::from_value::<Preview>(detail["preview"].clone()).ok()
+    };
+    assert_eq!((proven(Action::Activated), proven(Action::CanaryStarted)), (Some(enough.clone()), Some(enough)));
+    assert_eq!(proven(Action::ShadowStarted), None);
+    assert_eq!(history.iter().filter(|entry| entry.action == Action::PolicyChanged).count(), 1);
+    // The way back is free; another version is not.
+    assert_eq!(world.store.switch_version(tenant, "p", &Switch::back(late.clone())).await?.active, Some(1));
+    let named = Switch { back: true, ..Switch::to(3, late.clone()) };
+    assert!(matches!(world.store.switch_version(tenant, "p", &named).await, Err(Error::Unproven { .. })));
+    let previews = world.store.previews(tenant, plugin.id).await?;
+    let seen: Vec<_> = previews.iter().map(|preview| (preview.version, preview.against)).collect();
+    assert_eq!(seen, [(3, Some(1)), (2, None), (2, Some(3)), (2, Some(1))]);
+    world.store.set_release_policy(tenant, "p", &ReleasePolicy::default(), &late).await?;
+    assert_eq!(switch(world, 3).await, None);
+    let other = world.tenant("b").await?;
+    assert!(world.store.previews(other, plugin.id).await?.is_empty());
+    let foreign = world.store.add_preview(other, "p", &preview(2, Some(1), 1, (1, 0, 0))).await;
+    assert!(matches!(foreign, Err(Error::NotFound { .. })));
+    let foreign = world.store.set_release_policy(other, "p", &policy, &by()).await;
+    assert!(matches!(foreign, Err(Error::NotFound { .. })));
     Ok(())
 }
 

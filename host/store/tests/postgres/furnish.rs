@@ -15,6 +15,8 @@ use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::proof::Counts;
+use bulkhead_domain::policy::proof::Preview;
 use bulkhead_store::Result;
 use bulkhead_store::catalogue::Key;
 use bulkhead_store::catalogue::Keys as _;
@@ -81,6 +83,8 @@ pub async fn furnish(store: &Postgres, tenant: TenantId, fence: Fence, word: &st
     store.add_version(tenant, word, &candidate, NOW).await?;
     store.approve(tenant, word, 2, &act).await?;
     store.start_rollout(tenant, word, Kind::Canary, 2, word, &act).await?;
+    let preview = Preview { version: 2, against: Some(1), author: word.to_owned(), at: NOW, counts: Counts::default() };
+    store.add_preview(tenant, word, &preview).await?;
     store.put_rules(tenant, store.rules(tenant).await?.number, word, word, word, NOW).await?;
     store.pause_rule(tenant, word, true).await?;
     store.put_sink(tenant, word, word, NOW).await?;
