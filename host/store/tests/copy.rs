@@ -19,6 +19,8 @@ use bulkhead_domain::id::Position;
 use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::proof::Counts;
+use bulkhead_domain::policy::proof::Preview;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_services::sql;
 use bulkhead_store::Store;
@@ -193,6 +195,8 @@ async fn settle_in(store: &Store, tenant: TenantId) -> bulkhead_store::Result<Pl
     store.retire(tenant, "plugin", 3, &act).await?;
     store.approve(tenant, "plugin", 1, &act).await?;
     store.start_rollout(tenant, "plugin", Kind::Shadow, 1, "{}", &act).await?;
+    let preview = Preview { version: 1, against: None, author: "key_1".into(), at: NOW, counts: Counts::default() };
+    store.add_preview(tenant, "plugin", &preview).await?;
     store.add_version(tenant, "other", &version("first"), NOW).await?;
     store.pause_plugin(tenant, "other", true).await?;
     store.put_rules(tenant, 0, "[]", "author", "note", NOW).await?;
