@@ -7,6 +7,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::cli::paint::Paint;
+use crate::cli::paint::clean;
 use crate::cli::problem::Problem;
 
 /// What a command gives back.
@@ -96,12 +97,13 @@ impl Error {
             Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe => {}
             Self::Output(cause) => _ = writeln!(text, "{error} {self}: {cause}"),
             Self::Usage(what) => {
-                _ = writeln!(text, "{error} {what}\n  {hint} `--help` behind any command shows what it takes");
+                _ = writeln!(text, "{error} {}", clean_lines(what));
+                _ = writeln!(text, "  {hint} `--help` behind any command shows what it takes");
             }
             Self::Failed { what, hint: advice } => {
-                _ = writeln!(text, "{error} {what}");
+                _ = writeln!(text, "{error} {}", clean_lines(what));
                 for line in advice.iter().flat_map(|advice| advice.lines()) {
-                    _ = writeln!(text, "  {hint} {line}");
+                    _ = writeln!(text, "  {hint} {}", clean(line));
                 }
             }
             Self::Refused(problem) => text = problem.render(paint),
@@ -119,6 +121,11 @@ impl Error {
         }
         text
     }
+}
+
+/// Names of files and words of manifests are in it, which others have written; its own lines stay lines.
+fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
 }
 
 /// The cause that says most.
@@ -139,6 +146,14 @@ mod tests {
         let gone = Error::Output(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(gone.render(Paint::plain()), "");
         assert_eq!(format!("{:?}", gone.exit_code()), format!("{:?}", ExitCode::SUCCESS));
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_reach_the_terminal() {
+        let what = "a\u{1b}[2J is not there\n  | caret";
+        let shown = Error::hinted(what, "build\u{9b}2J it").render(Paint::plain());
+        assert_eq!(shown, "error: a\\u{1b}[2J is not there\n  | caret\n  hint: build\\u{9b}2J it\n");
+        assert!(!Error::Usage(what.to_owned()).render(Paint::plain()).contains('\u{1b}'));
     }
 
     #[test]

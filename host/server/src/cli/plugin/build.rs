@@ -105,7 +105,8 @@ async fn command(project: &Project) -> Result<()> {
         ));
     };
     let paint = Paint::stderr();
-    screen::note(&paint.dim(&format!("$ {command}")))?;
+    // What the terminal would obey could hide what is run.
+    screen::note(&paint.dim(&format!("$ {}", clean(command))))?;
     let mut shell = tokio::process::Command::new("sh");
     shell.arg("-c").arg(command).current_dir(&project.folder).stdin(Stdio::null()).kill_on_drop(true);
     shell.envs(toolchain::environment(command, &project.folder)?);
