@@ -19,6 +19,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -34,6 +36,8 @@ const HEADER: usize = MAGIC.len() + 32 + 8;
 const MAC: usize = 32;
 const EXTENSION: &str = "artefact";
 const UNFINISHED: &str = "unfinished";
+/// When room is made, one part of so many is left free.
+const ROOM: u64 = 16;
 
 /// The directory of artefacts.
 pub(crate) struct Cache {
@@ -43,6 +47,9 @@ pub(crate) struct Cache {
     engine: [u8; 32],
     rejected: AtomicU64,
     unfinished: AtomicU64,
+    /// Bytes in the directory, at least as many as there are: what was removed for another reason than room still counts
+    /// until the directory is looked through.
+    total: Mutex<u64>,
 }
 
 impl Cache {
@@ -63,6 +70,7 @@ impl Cache {
             engine: fingerprint(engine),
             rejected: AtomicU64::new(0),
             unfinished: AtomicU64::new(0),
+            total: Mutex::new(files(dir).map_err(cannot)?.iter().map(|file| file.bytes).sum()),
         })
     }
 
@@ -91,11 +99,13 @@ impl Cache {
     /// Keeps an artefact. Failing to is no failure of the caller: the component is compiled again next time.
     pub(crate) fn put(&self, digest: &str, artefact: &Verified) {
         let key = self.key(digest);
-        if let Err(error) = self.write(&key, artefact.bytes()) {
-            tracing::warn!(%digest, %error, "the artefact cannot be kept");
-        }
-        if let Err(error) = self.make_room() {
-            tracing::warn!(%error, "the artefact cache cannot be cleared");
+        match self.write(&key, artefact.bytes()) {
+            Ok(bytes) => {
+                if let Err(error) = self.make_room(bytes) {
+                    tracing::warn!(%error, "the artefact cache cannot be cleared");
+                }
+            }
+            Err(error) => tracing::warn!(%digest, %error, "the artefact cannot be kept"),
         }
     }
 
@@ -142,7 +152,8 @@ impl Cache {
         None
     }
 
-    fn write(&self, key: &[u8; 32], code: &[u8]) -> io::Result<()> {
+    /// Says how long the file became.
+    fn write(&self, key: &[u8; 32], code: &[u8]) -> io::Result<u64> {
         let mut bytes = Vec::with_capacity(HEADER + code.len() + MAC);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(key);
@@ -157,38 +168,61 @@ impl Cache {
             .create_new(true)
             .mode(0o400)
             .open(&beside)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+            .and_then(|mut file| {
+                file.write_all(&bytes)?;
+                // By the clock that `get` sets it by, too; the file system's own is some milliseconds behind.
+                file.set_modified(SystemTime::now())?;
+                file.sync_all()
+            })
             .and_then(|()| fs::rename(&beside, self.path(key)))
             .and_then(|()| File::open(&self.dir)?.sync_all());
         if written.is_err() {
             let _ = fs::remove_file(&beside);
         }
-        written
+        written.map(|()| bytes.len() as u64)
     }
 
-    /// Deletes the artefacts that were of no use for longest, until the others fit.
-    fn make_room(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        let mut total = 0;
-        for entry in fs::read_dir(&self.dir)?.flatten() {
-            let path = entry.path();
-            if let (true, Ok(metadata)) =
-                (path.extension().is_some_and(|extension| extension == EXTENSION), entry.metadata())
-            {
-                total += metadata.len();
-                files.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
-            }
+    /// Counts what was added. If that is too much, deletes the artefacts that were of no use for longest, and a few more
+    /// than it must: with thousands of files, looking through all of them for each that is added would be most of the work.
+    fn make_room(&self, added: u64) -> io::Result<()> {
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        *total += added;
+        if *total <= self.bytes_max {
+            return Ok(());
         }
+        let mut files = files(&self.dir)?;
         files.sort();
-        for (_, length, path) in files {
-            if total <= self.bytes_max {
+        *total = files.iter().map(|file| file.bytes).sum();
+        let wanted = self.bytes_max - self.bytes_max / ROOM;
+        let least = if *total > self.bytes_max { wanted } else { self.bytes_max };
+        for file in files {
+            // The last one may be larger than what would be left free of others.
+            if *total <= least.max(file.bytes.min(self.bytes_max)) {
                 break;
             }
-            fs::remove_file(path)?;
-            total -= length;
+            fs::remove_file(&file.path)?;
+            *total -= file.bytes;
         }
         Ok(())
     }
+}
+
+/// An artefact's file; the one that was of no use for longest is the least.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Kept {
+    used: SystemTime,
+    bytes: u64,
+    path: PathBuf,
+}
+
+/// All artefacts in the directory.
+fn files(dir: &Path) -> io::Result<Vec<Kept>> {
+    let kept = |entry: fs::DirEntry| {
+        let path = entry.path();
+        let metadata = entry.metadata().ok().filter(|_| path.extension().is_some_and(|found| found == EXTENSION))?;
+        Some(Kept { used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), bytes: metadata.len(), path })
+    };
+    Ok(fs::read_dir(dir)?.flatten().filter_map(kept).collect())
 }
 
 /// Reads a regular file that is not larger than an artefact can be. Never through a symbolic link.
@@ -222,4 +256,38 @@ fn fingerprint(engine: &Engine) -> [u8; 32] {
     collector.0.update(std::env::consts::ARCH.as_bytes());
     collector.0.update(std::env::consts::OS.as_bytes());
     *collector.0.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine;
+
+    fn artefact(length: usize) -> Verified {
+        Verified { bytes: vec![7; length], range: 0..length }
+    }
+
+    #[test]
+    fn the_oldest_go_when_room_is_needed_and_the_newest_stays() {
+        let dir = tempfile::tempdir().expect("because there is a temporary folder");
+        let engine = engine::open_compiler().expect("because its settings are right");
+        let bytes_max = 16_384;
+        let open = || Cache::open(dir.path(), bytes_max, &[1; 32], &engine).expect("because the folder is there");
+        let cache = open();
+        let on_disk = || files(dir.path()).expect("because it is there").iter().map(|file| file.bytes).sum::<u64>();
+        for number in 0..100 {
+            cache.put(&number.to_string(), &artefact(1_000));
+            assert!(on_disk() <= bytes_max, "after {number}");
+            assert!(cache.get(&number.to_string()).is_some(), "{number} is the newest");
+            assert_eq!(*cache.total.lock().expect("because nobody panics"), on_disk());
+        }
+        assert!(cache.get("0").is_none());
+        assert!(on_disk() > bytes_max / 2, "no more goes than must");
+        // What another start left counts.
+        let again = open();
+        again.put("large", &artefact(16_000));
+        assert!(again.get("large").is_some() && on_disk() <= bytes_max);
+        again.put("too large", &artefact(20_000));
+        assert!(again.get("too large").is_none() && on_disk() <= bytes_max);
+    }
 }

@@ -1,4 +1,4 @@
-//! Limits on this process, for the compile worker.
+//! Limits on this process, and its priority, for the compile worker.
 
 use std::io;
 
@@ -10,6 +10,10 @@ const CPU: u64 = 60;
 const FILE_SIZE: u64 = 64 << 20;
 /// Open descriptors.
 const DESCRIPTORS: u64 = 16;
+/// Steps of niceness: where cores are wanted by others, compiling gets about a tenth. Whoever uploads can wait; the events
+/// of all tenants cannot.
+#[cfg(target_os = "linux")]
+const NICENESS: libc::c_int = 10;
 
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
@@ -22,8 +26,21 @@ pub(super) fn lower() -> io::Result<()> {
     set(libc::RLIMIT_CPU, CPU)?;
     set(libc::RLIMIT_FSIZE, FILE_SIZE)?;
     set(libc::RLIMIT_NOFILE, DESCRIPTORS)?;
-    set(libc::RLIMIT_CORE, 0)
+    set(libc::RLIMIT_CORE, 0)?;
+    come_last();
+    Ok(())
 }
+
+/// Puts this thread, and those that it will start, behind others. Where that fails, compiling is only less polite.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "the standard library has no call for priorities")]
+fn come_last() {
+    // SAFETY: the call takes numbers only.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn come_last() {}
 
 #[allow(unsafe_code, reason = "the standard library has no call for resource limits")]
 fn set(resource: Resource, limit: u64) -> io::Result<()> {
