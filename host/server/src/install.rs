@@ -260,7 +260,15 @@ impl Installer {
             let seen = present.as_ref().and_then(|(plugin, _)| plugin.active);
             let act = Act { author: new.author, at: now };
             let switch = Switch { seen: Some(seen), approves: upload.may_consent, ..Switch::to(version.number, act) };
-            self.switch(upload.tenant, &upload.name, &switch).await?
+            match self.switch(upload.tenant, &upload.name, &switch).await {
+                // It is stored and waits, as one does that needs consent.
+                Err(Error::Store(bulkhead_store::Error::Unproven { version, lack, .. })) => {
+                    let next = format!("bulkhead plugin preview {} {version}", upload.name);
+                    warnings.push(format!("version {version} is not active, it needs a preview first: {lack}; {next}"));
+                    self.plugin(upload.tenant, &upload.name).await?
+                }
+                switched => switched?,
+            }
         } else {
             self.plugin(upload.tenant, &upload.name).await?
         };

@@ -32,6 +32,7 @@ mod preview;
 pub mod problem;
 pub mod quota;
 pub mod recordings;
+mod release_policy;
 mod releases;
 pub mod rules;
 pub mod runs;
@@ -69,6 +70,7 @@ pub fn router(api: Api) -> Router {
         .merge(plugins_source::routes())
         .merge(preview::routes())
         .merge(releases::routes())
+        .merge(release_policy::routes())
         .merge(candidates::routes())
         .merge(grants::routes())
         .merge(state_view::routes())
