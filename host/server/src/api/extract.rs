@@ -86,6 +86,15 @@ impl<N> Caller<N> {
     pub fn may(&self, scope: Scope) -> bool {
         scope::covers(&self.scopes, scope)
     }
+
+    /// Refuses what it may not do, besides what it came for.
+    pub fn also(&self, scope: Scope) -> Result<(), Problem> {
+        if self.may(scope) {
+            return Ok(());
+        }
+        let detail = format!("the key lacks the scope `{scope}`; it has: {}", self.scopes.join(", "));
+        Err(Problem::new(Code::ScopeMissing, detail).hint("ask the operator for a key with that scope"))
+    }
 }
 
 async fn identify(parts: &Parts, api: &Api) -> Result<Identity, Problem> {
@@ -109,16 +118,11 @@ impl<N: Needs> FromRequestParts<Api> for Caller<N> {
                 .hint("use a tenant's key; POST /admin/v1/tenants/{tenant}/keys makes one"));
         };
         let mut caller = Self { tenant: *tenant, key, scopes, place: None, needs: PhantomData };
-        match N::SCOPE {
-            Some(scope) if !caller.may(scope) => {
-                let detail = format!("the key lacks the scope `{scope}`; it has: {}", caller.scopes.join(", "));
-                Err(Problem::new(Code::ScopeMissing, detail).hint("ask the operator for a key with that scope"))
-            }
-            _ => {
-                caller.place = Some(Arc::new(api.places.take(caller.tenant.id).await?));
-                Ok(caller)
-            }
+        if let Some(scope) = N::SCOPE {
+            caller.also(scope)?;
         }
+        caller.place = Some(Arc::new(api.places.take(caller.tenant.id).await?));
+        Ok(caller)
     }
 }
 

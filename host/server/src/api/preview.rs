@@ -20,10 +20,13 @@ use crate::api::extract::Body;
 use crate::api::extract::Caller;
 use crate::api::extract::Path;
 use crate::api::extract::Plugins;
+use crate::api::plugins::find;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
+use crate::api::releases::look;
 use crate::api::state::Api;
 use crate::api::time;
+use crate::auth::scope::Scope;
 
 /// Events that a preview takes unless it is told otherwise, and at most: a thousand runs of two versions of an ordinary
 /// plugin take about a second.
@@ -61,12 +64,17 @@ pub struct Asked {
 /// Runs a version over past events beside the active one: same inputs, state and randomness, nothing applied. The report
 /// counts runs that end the same, changed, with fewer effects, with a new failure, or mended, shows some of each, and says
 /// how many saw the state that the run itself saw (`recorded`), that in part (`partly`), or state as it is `now`.
+///
+/// Both versions run with what they are granted, so each needs the consent that it would need to be active; a preview
+/// itself agrees to nothing. The report shows what is in events: it needs the scope `read` besides `plugins`.
 #[utoipa::path(
     post, path = "/v1/plugins/{name}/preview", tag = "plugins", summary = "Preview a version", request_body = Asked,
     params(("name" = String, Path, description = "The plugin's name")),
     responses(
         (status = 200, description = "How it did", body = Object),
+        (status = 403, description = "A version asks for more than the active one, and nobody agreed to that; or the key may not read events"),
         (status = 404, description = "No such plugin or version"),
+        (status = 409, description = "A version is retired"),
         (status = 503, description = "Another preview is under way")
     )
 )]
@@ -77,9 +85,8 @@ async fn preview_version(
     Body(asked): Body<Asked>,
 ) -> Result<Json<Report>> {
     let range = asked.range()?;
-    let found = api.store.plugin(caller.id(), &name).await?;
-    let (plugin, _) = found.ok_or_else(|| Problem::not_found("plugin", &name))?;
-    let against = asked.against.or(plugin.active);
+    caller.also(Scope::Read)?;
+    let against = against(&api, &caller, &name, &asked).await?;
     let trial =
         api.trials.begin(caller.id()).await.ok_or_else(|| {
             Problem::new(Code::Busy, "another preview is under way").retry_after(Duration::from_secs(5))
@@ -100,6 +107,19 @@ async fn preview_version(
     let done = Preview { version, against, author: caller.key.clone(), at: api.now(), counts: report.counts() };
     api.store.add_preview(caller.id(), &name, &done).await?;
     Ok(Json(report))
+}
+
+/// The version to compare with. Both of them may run, or it is refused.
+async fn against(api: &Api, caller: &Caller<Plugins>, name: &str, asked: &Asked) -> Result<Option<u32>> {
+    let (plugin, versions) = find(api, caller.id(), name).await?;
+    let against = asked.against.or(plugin.active);
+    for number in std::iter::once(asked.version).chain(against) {
+        if versions.iter().any(|version| version.number == number && version.retired) {
+            return Err(Problem::new(Code::Conflict, format!("version {number} of plugin `{name}` is retired")));
+        }
+        look(api, caller, name, number, caller.may(Scope::Consent)).await?;
+    }
+    Ok(against)
 }
 
 impl Asked {

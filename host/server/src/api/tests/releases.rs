@@ -38,6 +38,8 @@ async fn what_asks_for_more_waits_until_somebody_who_may_agrees() {
         ("/v1/plugins/p/rollback", json!({"version": 2})),
         ("/v1/plugins/p/canary", json!({"version": 2, "percent": 5})),
         ("/v1/plugins/p/shadow", json!({"version": 2})),
+        ("/v1/plugins/p/preview", json!({"version": 2})),
+        ("/v1/plugins/p/preview", json!({"version": 1, "against": 2})),
     ] {
         let answer = limited.call("POST", path, &[], body.to_string()).await;
         let problem = answer.json();
@@ -57,6 +59,37 @@ async fn what_asks_for_more_waits_until_somebody_who_may_agrees() {
     let next = page["next"].as_str().expect("because there are more");
     let page = user.get(&format!("/v1/plugins/p/history?limit=2&after={next}")).await;
     assert_eq!(column(&page, "action"), ["activated", "approved"]);
+}
+
+#[tokio::test]
+async fn a_preview_runs_what_may_run_for_whoever_may_read() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let limited = host.user(user.tenant.clone(), &["plugins"]).await;
+    for digest in ["1", "2"] {
+        version(&host, &user, digest, json!({})).await;
+    }
+    version(&host, &user, "3", json!({"secrets": ["token"]})).await;
+    user.post("/v1/plugins/p/activate", json!({"version": 1})).await;
+    let preview = async |user: &User<'_>, body: Value| {
+        let answer = user.call("POST", "/v1/plugins/p/preview", &[], body.to_string()).await;
+        (answer.status.as_u16(), answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(preview(&limited, json!({"version": 2})).await, (403, "scope-missing".to_owned()), "it shows events");
+    let reader = host.user(user.tenant.clone(), &["plugins", "read"]).await;
+    assert_eq!(preview(&reader, json!({"version": 2})).await.0, 200);
+    assert_eq!(preview(&reader, json!({"version": 3})).await, (403, "consent-needed".to_owned()));
+    // Whoever may agree may see what it does before; that is no agreement for others.
+    assert_eq!(preview(&user, json!({"version": 3})).await.0, 200);
+    assert_eq!(preview(&reader, json!({"version": 3})).await, (403, "consent-needed".to_owned()));
+    user.post("/v1/plugins/p/versions/3/approve", json!({})).await;
+    assert_eq!(preview(&reader, json!({"version": 3})).await.0, 200);
+    for number in [2, 3] {
+        let body = json!({"version": number}).to_string();
+        assert_eq!(user.call("POST", "/v1/plugins/p/retire", &[], body).await.status.as_u16(), 204);
+    }
+    assert_eq!(preview(&user, json!({"version": 2})).await, (409, "conflict".to_owned()));
+    assert_eq!(preview(&user, json!({"version": 1, "against": 3})).await, (409, "conflict".to_owned()));
 }
 
 #[tokio::test]
