@@ -3,16 +3,16 @@
 //! The component is made here, without a compiler: see [`bulkhead_sandbox::script`]. From then on it goes the way of an
 //! upload: inspected, stored, its manifest granted, its digest that of its bytes, which are the source's, too.
 
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use axum::extract::Request;
 use axum::extract::State;
 use axum::response::Response;
+use bulkhead_domain::id::TenantId;
 use bulkhead_sandbox::script;
 use bulkhead_sandbox::script::Unfit;
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,6 +25,7 @@ use crate::api::extract::Path;
 use crate::api::extract::Plugins;
 use crate::api::extract::media_type;
 use crate::api::extract::shown;
+use crate::api::places::Places;
 use crate::api::plugins;
 use crate::api::plugins::UploadQuery;
 use crate::api::plugins::Uploaded;
@@ -33,15 +34,14 @@ use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::state::Api;
 use crate::api::upload::Parts;
+use crate::install;
 use crate::manifest;
 use crate::signature;
 
 /// Bytes of a body: a source that is all escapes in JSON, a manifest and a signature.
 const BODY_MAX: usize = 2 * script::SIZE_MAX + manifest::SIZE_MAX + 2 * signature::SIZE_MAX;
-/// Sources that are looked at at a time: each is run for up to two seconds.
-static CHECKS: Semaphore = Semaphore::const_new(2);
-/// How long one waits for its turn.
-const TURN_WAIT: Duration = Duration::from_secs(10);
+/// Sources that are looked at at a time, one of them of one tenant: each is run for up to two seconds.
+static CHECKS: LazyLock<Places> = LazyLock::new(|| Places::new(2, "sources"));
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -82,8 +82,15 @@ async fn upload_source(
     Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<Response> {
+    // Before anything is read.
+    if !manifest::is_plain_name(&name) {
+        return Err(plugins::refused(install::Error::Name(name)));
+    }
+    let _place = api.uploads.place(caller.id()).await?;
     let Source { source, manifest, signature } = read(request).await?;
-    let wasm = component(&api, source).await?;
+    let sandbox = api.sandbox.clone();
+    let make = move || script::component(&sandbox, &source).map_err(|unfit| refused(unfit, &source));
+    let wasm = in_turn(&CHECKS, caller.id(), make).await??;
     plugins::install(&api, &caller, name, Parts { wasm: wasm.into(), manifest, signature }, &query).await
 }
 
@@ -107,16 +114,18 @@ async fn read(request: Request) -> Result<Source> {
     Ok(Source { source, manifest: None, signature: None })
 }
 
-async fn component(api: &Api, source: String) -> Result<Bytes> {
-    let busy = || Problem::new(Code::Busy, "too many sources are in work").retry_after(Duration::from_secs(2));
-    let turn = tokio::time::timeout(TURN_WAIT, CHECKS.acquire()).await.map_err(|_| busy())?;
-    let sandbox = api.sandbox.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        script::component(&sandbox, &source).map_err(|unfit| refused(unfit, &source))
-    })
-    .await;
-    drop(turn);
-    made.map_err(|error| Problem::internal(&error))?
+/// Does blocking work in the tenant's turn. Whoever waits for it may go; the turn is over when the work is.
+async fn in_turn<T: Send + 'static>(
+    places: &Places,
+    tenant: TenantId,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let place = places.take(tenant).await?;
+    let done = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    });
+    done.await.map_err(|error| Problem::internal(&error))
 }
 
 fn refused(unfit: Unfit, source: &str) -> Problem {
@@ -146,7 +155,32 @@ fn fault(message: &str, (line, column): (u32, u32), source: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_turn_lasts_as_long_as_its_work_whoever_goes_meanwhile() {
+        let places = Places::new(2, "sources");
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (go, goes) = mpsc::channel::<()>();
+        let first = in_turn(&places, TenantId(1), move || {
+            let _ = begun.send(());
+            goes.recv()
+        });
+        // The request ends here, as when its connection breaks off; its work goes on.
+        tokio::select! {
+            _ = first => unreachable!("because the work waits for a message"),
+            started = begins => started.expect("because the work says that it began"),
+        }
+        let mut second = Box::pin(in_turn(&places, TenantId(1), || ()));
+        let waits = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
+        assert!(waits.is_err(), "the tenant's work is not done, so it has no second turn");
+        in_turn(&places, TenantId(2), || ()).await.expect("because others do not wait for it");
+        go.send(()).expect("because the work waits for it");
+        second.await.expect("because the first work is done");
+    }
 
     #[test]
     fn a_fault_shows_its_place() {
