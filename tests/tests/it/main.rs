@@ -14,6 +14,7 @@ mod plugin_tools;
 mod preview;
 mod quotas;
 mod recorder;
+mod releases;
 mod retention;
 mod sources;
 mod stop;
