@@ -245,11 +245,7 @@ impl Directory {
         let found = match version {
             None => None,
             Some(number) => {
-                let plugin = self.store.plugin(tenant, name).await?;
-                let versions = plugin.map(|(_, versions)| versions).unwrap_or_default();
-                let Some(version) = versions.into_iter().find(|version| version.number == number) else {
-                    return Ok(None);
-                };
+                let Some((_, version)) = self.store.version(tenant, name, number).await? else { return Ok(None) };
                 Some(version)
             }
         };

@@ -143,6 +143,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         flow.dispatch.clone(),
         Arc::clone(&clock),
         config.signatures.clone(),
+        config.limits.api.room,
     );
     let ending = CancellationToken::new();
     let sources = Supervisor::new(

@@ -30,6 +30,7 @@ use bulkhead_sandbox::inspect;
 use bulkhead_store::Store;
 use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Plugin;
+use bulkhead_store::catalogue::Room;
 use bulkhead_store::catalogue::Version;
 use bulkhead_store::releases::Act;
 use bulkhead_store::releases::Switch;
@@ -183,6 +184,7 @@ struct Inner {
     dispatch: dispatch::Handle,
     clock: Arc<dyn Clock>,
     trust: Trust,
+    room: Room,
     all: Arc<Semaphore>,
     /// Memory for components that are inspected.
     memory: Arc<Semaphore>,
@@ -200,11 +202,12 @@ impl Installer {
         dispatch: dispatch::Handle,
         clock: Arc<dyn Clock>,
         trust: Trust,
+        room: Room,
     ) -> Self {
         let all = Arc::new(Semaphore::new(UPLOADS_MAX));
         let memory = Arc::new(Semaphore::new(MEMORY_MAX / MEMORY_UNIT));
         let (tenants, refusals) = (Mutex::default(), Mutex::default());
-        let inner = Inner { store, sandbox, directory, dispatch, clock, trust, all, memory, tenants, refusals };
+        let inner = Inner { store, sandbox, directory, dispatch, clock, trust, room, all, memory, tenants, refusals };
         Self { inner: Arc::new(inner) }
     }
 
@@ -238,6 +241,7 @@ impl Installer {
         let present = inner.store.plugin(upload.tenant, &upload.name).await?;
         let difference = difference(&active_grants(present.as_ref()), &manifest.grants);
         let new = NewVersion {
+            room: inner.room,
             digest: inspection.digest.clone(),
             wasm,
             manifest: stored(&manifest),
@@ -357,17 +361,13 @@ impl Installer {
 }
 
 /// What the active version may do; nothing if there is none.
-pub fn active_grants(plugin: Option<&(Plugin, Vec<Version>)>) -> Grants {
-    let active = plugin.and_then(|(plugin, versions)| {
-        let active = plugin.active?;
-        versions.iter().find(|version| version.number == active)
-    });
-    active.map(grants_of).unwrap_or_default()
+pub fn active_grants(plugin: Option<&(Plugin, Option<Version>)>) -> Grants {
+    plugin.and_then(|(_, active)| active.as_ref()).map(grants_of).unwrap_or_default()
 }
 
 /// Whether somebody has to agree to what a version asks for beyond the active one, and nobody has. What was active before
 /// was agreed to then.
-pub fn needs_consent(plugin: Option<&(Plugin, Vec<Version>)>, version: &Version) -> bool {
+pub fn needs_consent(plugin: Option<&(Plugin, Option<Version>)>, version: &Version) -> bool {
     version.approval.is_none()
         && version.activated.is_none()
         && !difference(&active_grants(plugin), &grants_of(version)).added.is_empty()

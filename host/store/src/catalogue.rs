@@ -12,6 +12,7 @@ use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 
+use crate::Error;
 use crate::Result;
 use crate::releases::Rollout;
 
@@ -166,9 +167,70 @@ pub struct Version {
     pub signature: Option<String>,
 }
 
+/// What a list shows of a version: all but its manifest and most of what was found in it.
+#[derive(Debug, Clone)]
+pub struct VersionHead {
+    /// From 1.
+    pub number: u32,
+    /// `sha256:…` of the component.
+    pub digest: String,
+    /// Bytes of the component, if that was written down.
+    pub size: Option<u64>,
+    /// What it asks for, as JSON.
+    pub grants: String,
+    /// Who uploaded it.
+    pub author: String,
+    /// When.
+    pub created: Timestamp,
+    /// Whether it may not be activated any more.
+    pub retired: bool,
+    /// When it became active first.
+    pub activated: Option<Timestamp>,
+    /// Who agreed to what it asks for beyond the one before it, and when.
+    pub approval: Option<(String, Timestamp)>,
+    /// The signature that came with it, as a JSON object.
+    pub signature: Option<String>,
+}
+
+/// How much a tenant may keep of plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Plugins.
+    pub plugins: u32,
+    /// Versions of one plugin that are not retired.
+    pub versions: u32,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { plugins: 1_000, versions: 1_000 }
+    }
+}
+
+impl Room {
+    /// Whether there is room for a version of this plugin. `plugins` is how many there are, this one left out; `versions`
+    /// how many of it are not retired, if it is there.
+    pub(crate) fn check(self, name: &str, plugins: i64, versions: Option<i64>) -> Result<()> {
+        let detail = match versions {
+            Some(versions) if versions >= i64::from(self.versions) => format!(
+                "it has {versions} versions that are not retired, as many as it may have; retire old ones \
+                 (`bulkhead plugin retire {name} VERSION`), or let the operator raise limits.api.plugin_versions"
+            ),
+            None if plugins >= i64::from(self.plugins) => format!(
+                "the tenant has {plugins} plugins, as many as it may have; upload it as a version of one that is not used \
+                 any more, or let the operator raise limits.api.plugins"
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::Conflict { what: "plugin", name: name.to_owned(), detail })
+    }
+}
+
 /// A version to be.
 #[derive(Debug, Clone)]
 pub struct NewVersion {
+    /// How much there may be; `Conflict` if that is there already.
+    pub room: Room,
     /// `sha256:…` of the component.
     pub digest: String,
     /// The component.
@@ -203,8 +265,12 @@ pub trait Plugins: Send + Sync {
     /// All plugins with their active version, by name.
     async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<Version>)>>;
 
-    /// One plugin with all its versions, newest first.
-    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Vec<Version>)>>;
+    /// One plugin with its active version.
+    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Option<Version>)>>;
+
+    /// Up to `limit` versions of a plugin, newest first, beginning below the number `before`. None of an unknown plugin.
+    async fn versions(&self, tenant: TenantId, name: &str, before: Option<u32>, limit: u32)
+    -> Result<Vec<VersionHead>>;
 
     /// One version of a plugin.
     async fn version(&self, tenant: TenantId, name: &str, version: u32) -> Result<Option<(Plugin, Version)>>;

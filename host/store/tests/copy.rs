@@ -160,6 +160,7 @@ fn delivery(event: &Logged, id: &str, sink: &str, key: Option<&str>) -> NewDeliv
 
 fn version(word: &str) -> NewVersion {
     NewVersion {
+        room: bulkhead_store::catalogue::Room::default(),
         digest: format!("sha256:{word}"),
         wasm: Bytes::from(vec![0, 1, 0xff, 0x7f]),
         manifest: "{}".into(),
@@ -313,6 +314,11 @@ async fn story(store: &Store) -> bulkhead_store::Result<String> {
         tell("rules", &store.rule_sets(tenant, None, 100).await?);
         for (plugin, _) in store.plugins(tenant).await? {
             tell("plugin", &store.plugin(tenant, &plugin.name).await?);
+            let versions = store.versions(tenant, &plugin.name, None, 100).await?;
+            tell("versions", &versions);
+            for head in versions {
+                tell("version", &store.version(tenant, &plugin.name, head.number).await?);
+            }
             tell("history", &store.history(tenant, &plugin.name, None, 100).await?);
             for key in store.state_keys(tenant, plugin.id, "", None, 100).await? {
                 tell(&key, &store.state(tenant, plugin.id, &key).await?);

@@ -173,6 +173,7 @@ impl Host {
             .unwrap_or_else(|error| panic!("{} is not there ({error}); `cargo xtask test` builds it", path.display()));
         let inspection = self.sandbox.inspect(&wasm).expect("because it is a plugin");
         let version = NewVersion {
+            room: bulkhead_store::catalogue::Room::default(),
             digest: inspection.digest,
             wasm: wasm.into(),
             manifest: manifest.to_string(),

@@ -8,6 +8,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use bulkhead_domain::id::Position;
+use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::grants::Grants;
 use bulkhead_flow::inbox::codec::rfc3339;
 use bulkhead_sandbox::inspect;
@@ -53,6 +55,9 @@ use crate::manifest::Setting;
 use crate::needs;
 use crate::signature;
 use crate::signature::Refusal;
+
+/// Versions of a page: each may ask for as much as a manifest has room for.
+const VERSIONS_OF_A_PAGE: u32 = 100;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -103,13 +108,54 @@ pub struct Refused {
     hint: String,
 }
 
-/// A plugin with its versions.
+/// A plugin with a page of its versions.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Shown {
     #[serde(flatten)]
     plugin: Plugin,
-    /// Its versions, newest first.
-    versions: Vec<Version>,
+    /// Its versions, newest first, without their manifests and what was found in them.
+    versions: Vec<VersionHead>,
+    /// Where the next page of versions begins; null at the end. A page may be short while there is a next.
+    next: Option<String>,
+}
+
+/// What a list shows of a version.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PluginVersionHead)]
+pub struct VersionHead {
+    /// From 1.
+    version: u32,
+    /// `active`, `canary`, `shadow`, `ready`, `needs-consent`, or `retired`.
+    state: &'static str,
+    /// `sha256:…` of the component.
+    digest: String,
+    /// Bytes of the component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// Who uploaded it: a key's id, or `watch`.
+    author: String,
+    /// When.
+    created: String,
+    /// When it became active first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activated: Option<String>,
+    /// Who agreed to what it asks for beyond the one before it, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<Approval>,
+    /// Whose signature came with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<SignedBy>,
+    /// What it asks for.
+    #[schema(value_type = Object)]
+    grants: Grants,
+}
+
+/// Whose signature came with a version.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[schema(as = VersionSignedBy)]
+pub struct SignedBy {
+    /// The key.
+    key: String,
 }
 
 /// A version of a plugin.
@@ -246,19 +292,12 @@ impl Version {
     pub(super) fn new(
         api: &Api,
         tenant: &catalogue::Tenant,
-        known: &(catalogue::Plugin, Vec<catalogue::Version>),
+        known: &Known,
         rollouts: &[Rollout],
         version: &catalogue::Version,
     ) -> Self {
-        let tried = |kind| rollouts.iter().any(|rollout| rollout.kind == kind && rollout.version == version.number);
-        let state = match () {
-            () if known.0.active == Some(version.number) => "active",
-            () if version.retired => "retired",
-            () if tried(Kind::Canary) => "canary",
-            () if tried(Kind::Shadow) => "shadow",
-            () if install::needs_consent(Some(known), version) => "needs-consent",
-            () => "ready",
-        };
+        let consent = || install::needs_consent(Some(known), version);
+        let state = state(&known.0, rollouts, version.number, version.retired, consent);
         let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
         let grants = install::grants_of(version);
         let (effective, cut) = effective(api, tenant, &grants);
@@ -277,6 +316,46 @@ impl Version {
             inspection: json(&version.inspection),
             manifest: json(&version.manifest),
         }
+    }
+}
+
+impl VersionHead {
+    fn new(known: &Known, rollouts: &[Rollout], head: catalogue::VersionHead) -> Self {
+        let grants: Grants = serde_json::from_str(&head.grants).unwrap_or_default();
+        let asks = || !install::difference(&install::active_grants(Some(known)), &grants).added.is_empty();
+        let consent = || head.approval.is_none() && head.activated.is_none() && asks();
+        let state = state(&known.0, rollouts, head.number, head.retired, consent);
+        Self {
+            version: head.number,
+            state,
+            digest: head.digest,
+            size: head.size,
+            author: head.author,
+            created: rfc3339(head.created),
+            activated: head.activated.map(rfc3339),
+            approval: head.approval.map(|(by, at)| Approval { by, at: rfc3339(at) }),
+            signature: head.signature.and_then(|text| serde_json::from_str(&text).ok()),
+            grants,
+        }
+    }
+}
+
+/// What a version is to its plugin now.
+fn state(
+    plugin: &catalogue::Plugin,
+    rollouts: &[Rollout],
+    number: u32,
+    retired: bool,
+    needs_consent: impl FnOnce() -> bool,
+) -> &'static str {
+    let tried = |kind| rollouts.iter().any(|rollout| rollout.kind == kind && rollout.version == number);
+    match () {
+        () if plugin.active == Some(number) => "active",
+        () if retired => "retired",
+        () if tried(Kind::Canary) => "canary",
+        () if tried(Kind::Shadow) => "shadow",
+        () if needs_consent() => "needs-consent",
+        () => "ready",
     }
 }
 
@@ -315,31 +394,48 @@ pub(super) async fn present(api: &Api, tenant: &catalogue::Tenant) -> Result<cat
     Ok(api.store.tenant(tenant.id).await?.unwrap_or_else(|| tenant.clone()))
 }
 
-pub(super) async fn find(
-    api: &Api,
-    tenant: bulkhead_domain::id::TenantId,
-    name: &str,
-) -> Result<(catalogue::Plugin, Vec<catalogue::Version>)> {
+/// A plugin with its active version.
+pub(super) type Known = (catalogue::Plugin, Option<catalogue::Version>);
+
+pub(super) async fn find(api: &Api, tenant: TenantId, name: &str) -> Result<Known> {
     api.store.plugin(tenant, name).await?.ok_or_else(|| Problem::not_found("plugin", name))
 }
 
-/// A plugin with its versions.
+/// One version of a plugin that is there.
+pub(super) async fn find_version(api: &Api, tenant: TenantId, name: &str, number: u32) -> Result<catalogue::Version> {
+    let found = api.store.version(tenant, name, number).await?;
+    found.map(|(_, version)| version).ok_or_else(|| Problem::not_found("version", &number.to_string()))
+}
+
+/// A plugin with a page of its versions, newest first.
 #[utoipa::path(
     get, path = "/v1/plugins/{name}", tag = "plugins", summary = "One plugin",
-    params(("name" = String, Path, description = "The plugin's name")),
+    params(("name" = String, Path, description = "The plugin's name"), Paging),
     responses((status = 200, description = "The plugin", body = Shown), (status = 404, description = "No such plugin"))
 )]
-async fn show(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<String>) -> Result<Json<Shown>> {
+async fn show(
+    State(api): State<Api>,
+    caller: Caller<Read>,
+    Path(name): Path<String>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Shown>> {
+    let limit = page::limit(paging.limit)?.min(VERSIONS_OF_A_PAGE);
+    let list = format!("plugin-versions {name}");
+    let read = |cursor: &String| api.cursors.read_position(caller.uid(), &list, cursor);
+    let before = paging.after.as_ref().map(read).transpose()?.and_then(|position| u32::try_from(position.0).ok());
     let known = find(&api, caller.id(), &name).await?;
     let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
-    let (plugin, versions) = &known;
-    let active = versions.iter().find(|version| plugin.active == Some(version.number));
-    let digest = active.map(|version| version.digest.clone());
-    let tenant = present(&api, &caller.tenant).await?;
-    let view = |version| Version::new(&api, &tenant, &known, &rollouts, version);
-    let versions = versions.iter().map(view).collect();
+    let mut versions = api.store.versions(caller.id(), &name, before, limit + 1).await?;
+    let more = versions.len() > limit as usize;
+    versions.truncate(limit as usize);
+    let last = versions.last().filter(|_| more).map(|version| Position(i64::from(version.number)));
+    let next = last.map(|number| api.cursors.write_position(caller.uid(), &list, number));
+    let versions = versions.into_iter().map(|head| VersionHead::new(&known, &rollouts, head)).collect();
     let candidates = rollouts.iter().map(CandidateView::from).collect();
-    Ok(Json(Shown { plugin: Plugin { candidates, ..Plugin::new(&api, &caller, plugin, digest) }, versions }))
+    let (plugin, active) = &known;
+    let digest = active.as_ref().map(|version| version.digest.clone());
+    let plugin = Plugin { candidates, ..Plugin::new(&api, &caller, plugin, digest) };
+    Ok(Json(Shown { plugin, versions, next }))
 }
 
 /// One version of a plugin.
@@ -355,10 +451,9 @@ async fn show_version(
 ) -> Result<Json<Version>> {
     let known = find(&api, caller.id(), &name).await?;
     let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
-    let version = known.1.iter().find(|version| version.number == number);
-    let version = version.ok_or_else(|| Problem::not_found("version", &number.to_string()))?;
+    let version = find_version(&api, caller.id(), &name, number).await?;
     let tenant = present(&api, &caller.tenant).await?;
-    Ok(Json(Version::new(&api, &tenant, &known, &rollouts, version)))
+    Ok(Json(Version::new(&api, &tenant, &known, &rollouts, &version)))
 }
 
 /// How to take an upload.
@@ -537,9 +632,9 @@ pub struct Config {
     responses((status = 200, description = "The settings", body = Config), (status = 404, description = "No such plugin"))
 )]
 async fn get_config(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<String>) -> Result<Json<Config>> {
-    let (plugin, versions) = find(&api, caller.id(), &name).await?;
-    let config: Map<String, Value> = serde_json::from_str(&plugin.config).unwrap_or_default();
-    Ok(Json(view(config, &manifest_of(&plugin, &versions))))
+    let known = find(&api, caller.id(), &name).await?;
+    let config: Map<String, Value> = serde_json::from_str(&known.0.config).unwrap_or_default();
+    Ok(Json(view(config, &manifest_of(&api, caller.id(), known).await?)))
 }
 
 fn view(config: Map<String, Value>, manifest: &Manifest) -> Config {
@@ -551,9 +646,15 @@ fn view(config: Map<String, Value>, manifest: &Manifest) -> Config {
 }
 
 /// The manifest that settings have to fit: the active version's, else the newest one's.
-fn manifest_of(plugin: &catalogue::Plugin, versions: &[catalogue::Version]) -> Manifest {
-    let active = versions.iter().find(|version| plugin.active == Some(version.number)).or(versions.first());
-    active.and_then(|version| serde_json::from_str(&version.manifest).ok()).unwrap_or_default()
+async fn manifest_of(api: &Api, tenant: TenantId, (plugin, active): Known) -> Result<Manifest> {
+    let version = match active {
+        Some(active) => Some(active),
+        None => match api.store.versions(tenant, &plugin.name, None, 1).await?.first() {
+            Some(newest) => Some(find_version(api, tenant, &plugin.name, newest.number).await?),
+            None => None,
+        },
+    };
+    Ok(version.and_then(|version| serde_json::from_str(&version.manifest).ok()).unwrap_or_default())
 }
 
 /// Replaces a plugin's settings by this object; the next batch of its runs sees them.
@@ -568,8 +669,8 @@ async fn put_config(
     Path(name): Path<String>,
     Body(config): Body<Map<String, Value>>,
 ) -> Result<Json<Config>> {
-    let (plugin, versions) = find(&api, caller.id(), &name).await?;
-    let manifest = manifest_of(&plugin, &versions);
+    let known = find(&api, caller.id(), &name).await?;
+    let manifest = manifest_of(&api, caller.id(), known).await?;
     let text = Value::Object(config.clone()).to_string();
     if text.len() > manifest::CONFIG_BYTES_MAX {
         let most = crate::measure::Bytes(manifest::CONFIG_BYTES_MAX as u64);

@@ -11,7 +11,6 @@ use axum::response::Response;
 use bulkhead_domain::id::TenantId;
 use bulkhead_sandbox::script;
 use bulkhead_sandbox::script::Unfit;
-use bytes::Bytes;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

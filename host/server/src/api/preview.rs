@@ -21,6 +21,7 @@ use crate::api::extract::Caller;
 use crate::api::extract::Path;
 use crate::api::extract::Plugins;
 use crate::api::plugins::find;
+use crate::api::plugins::find_version;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::releases::look;
@@ -111,10 +112,10 @@ async fn preview_version(
 
 /// The version to compare with. Both of them may run, or it is refused.
 async fn against(api: &Api, caller: &Caller<Plugins>, name: &str, asked: &Asked) -> Result<Option<u32>> {
-    let (plugin, versions) = find(api, caller.id(), name).await?;
+    let (plugin, _) = find(api, caller.id(), name).await?;
     let against = asked.against.or(plugin.active);
     for number in std::iter::once(asked.version).chain(against) {
-        if versions.iter().any(|version| version.number == number && version.retired) {
+        if find_version(api, caller.id(), name, number).await?.retired {
             return Err(Problem::new(Code::Conflict, format!("version {number} of plugin `{name}` is retired")));
         }
         look(api, caller, name, number, caller.may(Scope::Consent)).await?;

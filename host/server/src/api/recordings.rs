@@ -195,10 +195,8 @@ pub async fn component(
     caller: Caller<Read>,
     Path((name, version)): Path<(String, u32)>,
 ) -> Result<Response> {
-    let (_, versions) =
-        api.store.plugin(caller.id(), &name).await?.ok_or_else(|| Problem::not_found("plugin", &name))?;
     let missing = || Problem::not_found("version", &format!("{name} {version}"));
-    let version = versions.into_iter().find(|found| found.number == version).ok_or_else(missing)?;
+    let (_, version) = api.store.version(caller.id(), &name, version).await?.ok_or_else(missing)?;
     let wasm = api.store.component(caller.id(), &version.digest).await?.ok_or_else(missing)?;
     let mut response = wasm.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));

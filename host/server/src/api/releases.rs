@@ -29,9 +29,9 @@ use crate::api::page::Paging;
 use crate::api::plugins::Plugin;
 use crate::api::plugins::Version;
 use crate::api::plugins::find;
+use crate::api::plugins::find_version;
 use crate::api::plugins::present;
 use crate::api::plugins::refused;
-use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::state::Api;
 use crate::auth::scope::Scope;
@@ -90,11 +90,10 @@ pub(super) async fn look<N>(
     may_consent: bool,
 ) -> Result<(Option<u32>, bool)> {
     let known = find(api, caller.id(), name).await?;
-    let wanted = known.1.iter().find(|version| version.number == number);
-    let wanted = wanted.ok_or_else(|| Problem::not_found("version", &number.to_string()))?;
-    let needs_consent = known.0.active != Some(number) && install::needs_consent(Some(&known), wanted);
+    let wanted = find_version(api, caller.id(), name, number).await?;
+    let needs_consent = known.0.active != Some(number) && install::needs_consent(Some(&known), &wanted);
     if needs_consent && !may_consent {
-        let difference = install::difference(&install::active_grants(Some(&known)), &install::grants_of(wanted));
+        let difference = install::difference(&install::active_grants(Some(&known)), &install::grants_of(&wanted));
         return Err(refused(install::Error::Consent(difference)));
     }
     Ok((known.0.active, needs_consent))

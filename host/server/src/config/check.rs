@@ -17,6 +17,7 @@ use bulkhead_flow::keeper::Retention;
 use bulkhead_flow::outbound::Origins;
 use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
+use bulkhead_store::catalogue::Room;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -148,6 +149,7 @@ fn limits(raw: &raw::Limits) -> Limits {
         api: ApiLimits {
             upload_bytes: api.upload_bytes.get(),
             uploads: count(api.uploads),
+            room: Room { plugins: api.plugins, versions: api.plugin_versions },
             document_bytes: api.document_bytes.get(),
             streams: count(api.streams),
             requests: count(api.requests),
@@ -498,6 +500,8 @@ impl Checker<'_> {
             ("causation.hops", u64::from(raw.causation.hops)),
             ("limits.api.requests", u64::from(raw.limits.api.requests)),
             ("limits.api.uploads", u64::from(raw.limits.api.uploads)),
+            ("limits.api.plugins", u64::from(raw.limits.api.plugins)),
+            ("limits.api.plugin_versions", u64::from(raw.limits.api.plugin_versions)),
             ("sandbox.instances", u64::from(raw.sandbox.instances)),
         ] {
             self.above_zero(path, number);

@@ -27,6 +27,7 @@ use bulkhead_flow::keeper::Retention;
 use bulkhead_flow::outbound::Origins;
 use bulkhead_flow::source::Spec;
 use bulkhead_sandbox::Compiler;
+use bulkhead_store::catalogue::Room;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -184,6 +185,8 @@ pub struct ApiLimits {
     pub upload_bytes: usize,
     /// Uploads in work at a time.
     pub uploads: usize,
+    /// Plugins of one tenant, and versions of one plugin that are not retired.
+    pub room: Room,
     /// Bytes of any other document.
     pub document_bytes: usize,
     /// Live streams open at a time for one tenant.

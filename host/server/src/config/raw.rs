@@ -138,6 +138,8 @@ pub struct TenantLimits {
 pub struct ApiLimits {
     pub upload_bytes: Bytes,
     pub uploads: u32,
+    pub plugins: u32,
+    pub plugin_versions: u32,
     pub document_bytes: Bytes,
     pub streams: u32,
     pub requests: u32,

@@ -32,7 +32,7 @@ use crate::measure::Bytes;
 use crate::toml_text;
 
 /// The longest manifest.
-pub const SIZE_MAX: usize = 256 << 10;
+pub const SIZE_MAX: usize = 64 << 10;
 /// Bytes of state that a plugin has without asking.
 const STATE_BYTES: u64 = 10 << 20;
 /// The most bytes of a plugin's settings.

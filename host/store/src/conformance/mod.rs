@@ -151,6 +151,8 @@ suite! { $
         a_version_is_added_once,
         versions_are_activated_and_rolled_back,
         a_retired_version_is_not_activated,
+        versions_are_listed_in_pages,
+        plugins_and_versions_have_their_room,
         switches_and_config_are_kept,
         components_are_shared_but_not_shown,
     }

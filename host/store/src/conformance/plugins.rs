@@ -8,6 +8,7 @@ use crate::Error;
 use crate::Result;
 use crate::catalogue::NewVersion;
 use crate::catalogue::Plugin;
+use crate::catalogue::Room;
 use crate::releases::Act;
 use crate::releases::Switch;
 
@@ -28,6 +29,7 @@ pub(super) fn back() -> Switch {
 
 pub(super) fn version(digest: &str) -> NewVersion {
     NewVersion {
+        room: Room::default(),
         digest: format!("sha256:{digest}"),
         wasm: Bytes::from(format!("wasm of {digest}")),
         manifest: "{\"name\":\"p\"}".into(),
@@ -57,16 +59,18 @@ pub async fn a_version_is_added_once(world: &mut World) -> Result<()> {
     assert_eq!((second.number, third.number, new), (2, 3, true), "another manifest is another version");
     world.store.add_version(tenant, "q", &version("1"), at(5)).await?;
     world.restart().await;
-    let (plugin, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    let (plugin, active_one) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert!(active_one.is_none());
     let Plugin { name, active, previous, paused, config, created, .. } = plugin;
     assert_eq!((&*name, active, previous, paused, &*config, created), ("p", None, None, false, "{}", at(1)));
-    assert_eq!(versions.iter().map(|version| version.number).collect::<Vec<_>>(), [3, 2, 1], "newest first");
     let expected = version("2");
+    let (_, second) = world.store.version(tenant, "p", 2).await?.expect("because it was added");
     assert_eq!(
-        [&versions[1].digest, &versions[1].inspection, &versions[1].grants, &versions[1].author],
+        [&second.digest, &second.inspection, &second.grants, &second.author],
         [&expected.digest, &expected.inspection, &expected.grants, &expected.author]
     );
-    assert_eq!(versions[0].manifest, manifest.manifest);
+    let (_, third) = world.store.version(tenant, "p", 3).await?.expect("because it was added");
+    assert_eq!(third.manifest, manifest.manifest);
     let all = world.store.plugins(tenant).await?;
     assert_eq!(all.iter().map(|(plugin, _)| &*plugin.name).collect::<Vec<_>>(), ["p", "q"]);
     assert!(world.store.plugin(tenant, "no").await?.is_none());
@@ -115,8 +119,58 @@ pub async fn a_retired_version_is_not_activated(world: &mut World) -> Result<()>
     assert!(matches!(world.store.switch_version(tenant, "p", &to(1)).await, Err(Error::Conflict { .. })));
     assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })));
     assert!(matches!(world.store.retire(tenant, "p", 7, &by()).await, Err(Error::NotFound { .. })));
-    let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    let versions = world.store.versions(tenant, "p", None, 9).await?;
     assert_eq!(versions.iter().map(|version| version.retired).collect::<Vec<_>>(), [false, true]);
+    let (plugin, active) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    assert_eq!((plugin.active, active.map(|version| version.number)), (Some(2), Some(2)));
+    Ok(())
+}
+
+pub async fn versions_are_listed_in_pages(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    for digest in ["1", "2", "3", "4", "5"] {
+        let inspection = format!("{{\"size\":{digest}00,\"imports\":[]}}");
+        world.store.add_version(a, "p", &NewVersion { inspection, ..version(digest) }, at(1)).await?;
+        world.store.add_version(a, "other", &version(digest), at(1)).await?;
+        world.store.add_version(b, "p", &version(digest), at(1)).await?;
+    }
+    let page = async |before| {
+        let page = world.store.versions(a, "p", before, 2).await?;
+        Ok::<_, Error>(page.into_iter().map(|head| (head.number, head.size)).collect::<Vec<_>>())
+    };
+    assert_eq!(page(None).await?, [(5, Some(500)), (4, Some(400))], "newest first");
+    assert_eq!(page(Some(4)).await?, [(3, Some(300)), (2, Some(200))]);
+    assert_eq!(page(Some(2)).await?, [(1, Some(100))]);
+    assert_eq!(page(Some(1)).await?, []);
+    assert!(world.store.versions(a, "no", None, 2).await?.is_empty());
+    let head = world.store.versions(b, "p", Some(3), 1).await?.remove(0);
+    let expected = version("2");
+    assert_eq!((head.size, head.created, head.retired), (None, at(1), false));
+    assert_eq!([&head.digest, &head.grants, &head.author], [&expected.digest, &expected.grants, &expected.author]);
+    Ok(())
+}
+
+pub async fn plugins_and_versions_have_their_room(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    let room = Room { plugins: 2, versions: 2 };
+    let version = |digest: &str| NewVersion { room, ..version(digest) };
+    for name in ["p", "q"] {
+        for digest in ["1", "2"] {
+            world.store.add_version(a, name, &version(digest), at(1)).await?;
+        }
+    }
+    let full = |added: Result<_>, says: &str| match added {
+        Err(Error::Conflict { detail, .. }) => assert!(detail.contains(says), "{detail}"),
+        other => panic!("{:?}", other.map(|_: (crate::catalogue::Version, bool)| ())),
+    };
+    full(world.store.add_version(a, "p", &version("3"), at(2)).await, "2 versions that are not retired");
+    full(world.store.add_version(a, "r", &version("1"), at(2)).await, "2 plugins");
+    assert_eq!(world.store.plugins(a).await?.len(), 2, "nothing was added");
+    assert!(!world.store.add_version(a, "p", &version("1"), at(2)).await?.1, "what is there already is no further one");
+    world.store.add_version(b, "p", &version("3"), at(2)).await?;
+    world.store.retire(a, "p", 1, &by()).await?;
+    assert!(world.store.add_version(a, "p", &version("3"), at(3)).await?.1);
+    full(world.store.add_version(a, "p", &version("4"), at(3)).await, "plugin retire p VERSION");
     Ok(())
 }
 

@@ -77,7 +77,7 @@ pub async fn every_decision_is_in_the_history(world: &mut World) -> Result<()> {
     assert_eq!((&*history[3].author, history[3].at, &*history[3].detail), ("key_2", at(2), "{\"from\":1}"));
     let page = world.store.history(tenant, "p", Some(4), 2).await?;
     assert_eq!(page.iter().map(|entry| entry.number).collect::<Vec<_>>(), [3, 2]);
-    let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    let versions = world.store.versions(tenant, "p", None, 9).await?;
     assert_eq!(versions.iter().map(|version| version.activated).collect::<Vec<_>>(), [None, Some(at(2)), Some(at(1))]);
     let (plugin, one) = world.store.version(tenant, "p", 1).await?.expect("because it was added");
     assert_eq!((plugin.active, one.number, one.activated), (Some(2), 1, Some(at(1))));
@@ -112,7 +112,7 @@ pub async fn consent_is_remembered(world: &mut World) -> Result<()> {
     let (first, new) = world.store.add_version(tenant, "p", &signed, at(8)).await?;
     assert_eq!((first.number, new, first.signature), (1, false, signed.signature.clone()), "a signature comes later");
     world.restart().await;
-    let (_, versions) = world.store.plugin(tenant, "p").await?.expect("because it was added");
+    let versions = world.store.versions(tenant, "p", None, 9).await?;
     let agreed: Vec<_> = versions.iter().map(|version| version.approval.is_some()).collect();
     assert_eq!(agreed, [true, true, true, false]);
     assert_eq!(versions[3].signature, signed.signature);

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
 use bytes::Bytes;
+use sqlx::postgres::PgRow;
 
 use crate::Error;
 use crate::Result;
@@ -11,6 +12,7 @@ use crate::catalogue::NewVersion;
 use crate::catalogue::Plugin;
 use crate::catalogue::Plugins;
 use crate::catalogue::Version;
+use crate::catalogue::VersionHead;
 use crate::postgres::Postgres;
 use crate::postgres::Transaction;
 use crate::row::Columns;
@@ -18,6 +20,7 @@ use crate::row::catalogue::plugin;
 use crate::row::catalogue::plugin_columns;
 use crate::row::catalogue::version;
 use crate::row::catalogue::version_columns;
+use crate::row::catalogue::version_head;
 
 /// A tenant's plugins with their active versions, by name.
 pub(super) async fn list_plugins(tx: &mut Transaction, tenant: TenantId) -> Result<Vec<(Plugin, Option<Version>)>> {
@@ -30,14 +33,15 @@ pub(super) async fn list_plugins(tx: &mut Transaction, tenant: TenantId) -> Resu
           WHERE p.tenant = $1 ORDER BY p.name"
     );
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0)).await?;
-    rows.iter()
-        .map(|row| {
-            let mut columns = Columns::new(row);
-            let plugin = plugin(&mut columns)?;
-            let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
-            Ok((plugin, active))
-        })
-        .collect()
+    rows.iter().map(with_active).collect()
+}
+
+/// A plugin, and its active version behind it.
+fn with_active(row: &PgRow) -> Result<(Plugin, Option<Version>)> {
+    let mut columns = Columns::new(row);
+    let plugin = plugin(&mut columns)?;
+    let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
+    Ok((plugin, active))
 }
 
 #[async_trait]
@@ -77,6 +81,15 @@ impl Plugins for Postgres {
             // Else nothing changed, and what was begun is undone.
             return Ok((found, false));
         }
+        let sql = "SELECT (SELECT count(*) FROM plugins WHERE tenant = $1 AND name <> $2),
+                   (SELECT count(v.number) FROM plugins p
+                    LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND NOT v.retired
+                    WHERE p.tenant = $1 AND p.name = $2 GROUP BY p.id)";
+        let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(plugin)).await?;
+        for row in &rows {
+            let mut columns = Columns::new(row);
+            new.room.check(plugin, columns.int()?, columns.int_opt()?)?;
+        }
         let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES ($1, $2, false, '{}', $3)
                    ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(plugin).int(now.0)).await?;
@@ -109,23 +122,35 @@ impl Plugins for Postgres {
         Ok(plugins)
     }
 
-    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Vec<Version>)>> {
+    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Option<Version>)>> {
         let sql = concat!(
             "SELECT ",
             plugin_columns!(),
             ", ",
             version_columns!(),
-            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
-              WHERE p.tenant = $1 AND p.name = $2 ORDER BY v.number DESC"
+            " FROM plugins p
+              LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND v.number = p.active
+              WHERE p.tenant = $1 AND p.name = $2"
         );
         let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).text(name)).await?;
-        let mut found: Option<(Plugin, Vec<Version>)> = None;
-        for row in &rows {
-            let mut columns = Columns::new(row);
-            let (plugin, version) = (plugin(&mut columns)?, version(&mut columns)?);
-            found.get_or_insert_with(|| (plugin, Vec::new())).1.push(version);
-        }
-        Ok(found)
+        rows.first().map(with_active).transpose()
+    }
+
+    async fn versions(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<VersionHead>> {
+        let sql = "SELECT v.number, v.digest, (v.inspection::json ->> 'size')::bigint, v.grants, v.author, v.created,
+                   v.retired, v.activated, v.approver, v.approved, v.signature
+                   FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+                   WHERE p.tenant = $1 AND p.name = $2 AND v.number < $3 ORDER BY v.number DESC LIMIT $4";
+        let before = before.map_or(i64::from(u32::MAX), i64::from);
+        let rows =
+            self.read(tenant, sql, |args| _ = args.int(tenant.0).text(name).int(before).int(i64::from(limit))).await?;
+        rows.iter().map(|row| version_head(&mut Columns::new(row))).collect()
     }
 
     async fn version(&self, tenant: TenantId, name: &str, number: u32) -> Result<Option<(Plugin, Version)>> {

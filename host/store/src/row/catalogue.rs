@@ -16,6 +16,7 @@ use crate::catalogue::SinkRow;
 use crate::catalogue::Tenant;
 use crate::catalogue::TenantState;
 use crate::catalogue::Version;
+use crate::catalogue::VersionHead;
 use crate::row::AnyRow;
 use crate::row::Columns;
 
@@ -116,6 +117,21 @@ pub(crate) fn version(columns: &mut Columns<'_>) -> Result<Version> {
         digest: columns.text()?,
         manifest: columns.text()?,
         inspection: columns.text()?,
+        grants: columns.text()?,
+        author: columns.text()?,
+        created: columns.time()?,
+        retired: columns.flag()?,
+        activated: columns.time_opt()?,
+        approval: columns.text_opt()?.zip(columns.time_opt()?),
+        signature: columns.text_opt()?,
+    })
+}
+
+pub(crate) fn version_head(columns: &mut Columns<'_>) -> Result<VersionHead> {
+    Ok(VersionHead {
+        number: columns.narrow()?,
+        digest: columns.text()?,
+        size: columns.int_opt()?.and_then(|size| u64::try_from(size).ok()),
         grants: columns.text()?,
         author: columns.text()?,
         created: columns.time()?,

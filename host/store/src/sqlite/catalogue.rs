@@ -20,6 +20,7 @@ use crate::catalogue::Tenant;
 use crate::catalogue::TenantState;
 use crate::catalogue::Tenants;
 use crate::catalogue::Version;
+use crate::catalogue::VersionHead;
 use crate::row::Columns;
 use crate::row::catalogue::key;
 use crate::row::catalogue::key_columns;
@@ -32,6 +33,7 @@ use crate::row::catalogue::tenant_columns;
 use crate::row::catalogue::tenant_state_number;
 use crate::row::catalogue::version;
 use crate::row::catalogue::version_columns;
+use crate::row::catalogue::version_head;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::text::Args;
@@ -247,14 +249,15 @@ pub(super) async fn list_plugins(
     let mut args = Args::default();
     args.int(tenant.0);
     let rows = fetch(conn, sql, args).await.map_err(fault::outward)?;
-    rows.iter()
-        .map(|row| {
-            let mut columns = Columns::new(row);
-            let plugin = plugin(&mut columns)?;
-            let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
-            Ok((plugin, active))
-        })
-        .collect()
+    rows.iter().map(with_active).collect()
+}
+
+/// A plugin, and its active version behind it.
+fn with_active(row: &SqliteRow) -> Result<(Plugin, Option<Version>)> {
+    let mut columns = Columns::new(row);
+    let plugin = plugin(&mut columns)?;
+    let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
+    Ok((plugin, active))
 }
 
 #[async_trait]
@@ -274,23 +277,34 @@ impl Plugins for Sqlite {
         list_plugins(&mut conn, tenant).await
     }
 
-    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Vec<Version>)>> {
+    async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Option<Version>)>> {
         let sql = concat!(
             "SELECT ",
             plugin_columns!(),
             ", ",
             version_columns!(),
-            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
-              WHERE p.tenant = ? AND p.name = ? ORDER BY v.number DESC"
+            " FROM plugins p
+              LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND v.number = p.active
+              WHERE p.tenant = ? AND p.name = ?"
         );
         let rows = self.read(sql, |args| _ = args.int(tenant.0).text(name)).await?;
-        let mut found: Option<(Plugin, Vec<Version>)> = None;
-        for row in &rows {
-            let mut columns = Columns::new(row);
-            let (plugin, version) = (plugin(&mut columns)?, version(&mut columns)?);
-            found.get_or_insert_with(|| (plugin, Vec::new())).1.push(version);
-        }
-        Ok(found)
+        rows.first().map(with_active).transpose()
+    }
+
+    async fn versions(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<VersionHead>> {
+        let sql = "SELECT v.number, v.digest, v.inspection ->> 'size', v.grants, v.author, v.created, v.retired,
+                   v.activated, v.approver, v.approved, v.signature
+                   FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+                   WHERE p.tenant = ? AND p.name = ? AND v.number < ? ORDER BY v.number DESC LIMIT ?";
+        let before = before.map_or(i64::from(u32::MAX), i64::from);
+        let rows = self.read(sql, |args| _ = args.int(tenant.0).text(name).int(before).int(i64::from(limit))).await?;
+        rows.iter().map(|row| version_head(&mut Columns::new(row))).collect()
     }
 
     async fn version(&self, tenant: TenantId, name: &str, number: u32) -> Result<Option<(Plugin, Version)>> {
@@ -356,6 +370,14 @@ fn add_version<'a>(
         }
         if tx.fetch("SELECT 1 FROM tenants WHERE id = ?", |args| _ = args.int(tenant.0)).await?.is_empty() {
             return Err(no_tenant(*tenant));
+        }
+        let sql = "SELECT (SELECT count(*) FROM plugins WHERE tenant = ?1 AND name <> ?2),
+                   (SELECT count(v.number) FROM plugins p
+                    LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND NOT v.retired
+                    WHERE p.tenant = ?1 AND p.name = ?2 GROUP BY p.id)";
+        for row in &tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await? {
+            let mut columns = Columns::new(row);
+            new.room.check(name, columns.int()?, columns.int_opt()?)?;
         }
         let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES (?, ?, 0, '{}', ?)
                    ON CONFLICT DO NOTHING";

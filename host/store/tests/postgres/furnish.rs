@@ -66,6 +66,7 @@ pub async fn furnish(store: &Postgres, tenant: TenantId, fence: Fence, word: &st
     };
     store.host_add_key(&key).await?;
     let version = NewVersion {
+        room: bulkhead_store::catalogue::Room::default(),
         digest: format!("sha256:{word}"),
         wasm: Bytes::copy_from_slice(word.as_bytes()),
         manifest: word.to_owned(),

@@ -40,6 +40,7 @@ use bulkhead_flow::vault::Vault;
 use bulkhead_sandbox::Compiler;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
+use bulkhead_store::catalogue::Room;
 use bulkhead_store::catalogue::Tenant;
 use bulkhead_store::catalogue::TenantState;
 use bulkhead_store::sqlite;
@@ -142,6 +143,7 @@ impl Host {
             flow.dispatch.clone(),
             Arc::clone(&clock),
             trust,
+            Room { plugins: 8, versions: 5 },
         );
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
         let sources = Supervisor::new(
@@ -167,7 +169,14 @@ impl Host {
             sandbox,
             installer,
             previewer: flow.previewer.clone(),
-            limits: ApiLimits { upload_bytes: 65 << 20, uploads: 8, document_bytes: 1 << 20, streams: 2, requests: 64 },
+            limits: ApiLimits {
+                upload_bytes: 65 << 20,
+                uploads: 8,
+                room: Room::default(),
+                document_bytes: 1 << 20,
+                streams: 2,
+                requests: 64,
+            },
             metrics,
             places: Places::new(64, "requests"),
             uploads: Uploads::open(&folder.path().join("uploads"), 8).expect("because there is room"),

@@ -12,6 +12,7 @@ use super::column;
 /// A version that asks for so much; what it does is not the question here.
 async fn version(host: &Host, user: &User<'_>, digest: &str, grants: Value) {
     let new = NewVersion {
+        room: bulkhead_store::catalogue::Room::default(),
         digest: format!("sha256:{digest}"),
         wasm: Bytes::from(digest.to_owned()),
         manifest: "{}".to_owned(),
@@ -148,4 +149,39 @@ async fn candidates_say_what_is_wrong_with_them() {
     assert_eq!(user.call("DELETE", "/v1/plugins/p/canary", &[], String::new()).await.status.as_u16(), 404);
     let history = user.get("/v1/plugins/p/history").await;
     assert_eq!(column(&history, "action"), ["canary-ended", "canary-started", "activated"]);
+}
+
+#[tokio::test]
+async fn versions_come_in_pages_without_their_manifests_and_have_a_bound() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    for digest in ["1", "2", "3", "4", "5"] {
+        version(&host, &user, digest, json!({"emit": ["orders.*"]})).await;
+    }
+    user.post("/v1/plugins/p/activate", json!({"version": 1})).await;
+    let numbers = |shown: &Value| -> Vec<u64> {
+        let versions = shown["versions"].as_array().expect("because there are some");
+        versions.iter().filter_map(|version| version["version"].as_u64()).collect()
+    };
+    let shown = user.get("/v1/plugins/p?limit=2").await;
+    assert_eq!((&shown["active"], &shown["digest"]), (&json!(1), &json!("sha256:1")), "{shown}");
+    assert_eq!((numbers(&shown), &shown["versions"][0]["state"]), (vec![5, 4], &json!("ready")));
+    for heavy in ["manifest", "inspection"] {
+        assert!(shown["versions"][0].get(heavy).is_none(), "{shown}");
+    }
+    let next = |shown: &Value| format!("/v1/plugins/p?limit=2&after={}", shown["next"].as_str().unwrap_or_default());
+    let second = user.get(&next(&shown)).await;
+    assert_eq!(numbers(&second), [3, 2]);
+    let last = user.get(&next(&second)).await;
+    assert_eq!((&last["next"], &last["versions"][0]["state"]), (&Value::Null, &json!("active")), "{last}");
+    assert_eq!(numbers(&last), [1]);
+
+    let text = [("content-type", "text/javascript")];
+    let paste = async || user.call("POST", "/v1/plugins/p/source", &text, "function handle() {}".to_owned()).await;
+    let full = paste().await;
+    let problem = full.json();
+    assert_eq!((full.status.as_u16(), &problem["code"]), (409, &json!("conflict")), "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("plugin retire p")), "{problem}");
+    user.post("/v1/plugins/p/retire", json!({"version": 2})).await;
+    assert_eq!(paste().await.status.as_u16(), 201);
 }

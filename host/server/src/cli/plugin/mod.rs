@@ -29,6 +29,7 @@ use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::client::Client;
 use crate::cli::connection::Connection;
 use crate::cli::error::Result;
 use crate::cli::screen;
@@ -202,7 +203,7 @@ impl Plugin {
                 let items = client.list(&["v1", "plugins"], &[], listing.limit).await?;
                 screen::list(items, listing.output, COLUMNS, "no plugins yet: bulkhead plugin push FILE --activate")
             }
-            Action::Show { name, format } => show(&client.get(&["v1", "plugins", &name], &[]).await?, format.output),
+            Action::Show { name, format } => show(&whole(&client, &name).await?, format.output),
             Action::Activate { name, version } => {
                 let (name, _) = post(name, "activate", json!({"version": version})).await?;
                 screen::line(&format!("plugin {name}: version {version} is active"))
@@ -248,6 +249,25 @@ impl Work {
             Self::Sign(sign) => sign.run().await,
         }
     }
+}
+
+/// A plugin with all pages of its versions.
+async fn whole(client: &Client, name: &str) -> Result<Value> {
+    let path = ["v1", "plugins", name];
+    let mut plugin = client.get(&path, &[("limit", "100")]).await?;
+    while let Some(after) = plugin.get("next").and_then(Value::as_str).map(str::to_owned) {
+        let mut page = client.get(&path, &[("limit", "100"), ("after", &after)]).await?;
+        plugin["next"] = page["next"].take();
+        if let (Some(Value::Array(versions)), Value::Array(more)) =
+            (plugin.get_mut("versions"), page["versions"].take())
+        {
+            versions.extend(more);
+        }
+    }
+    if let Some(fields) = plugin.as_object_mut() {
+        fields.remove("next");
+    }
+    Ok(plugin)
 }
 
 fn show(plugin: &Value, output: Output) -> Result<()> {

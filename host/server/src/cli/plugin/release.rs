@@ -80,9 +80,12 @@ impl Approve {
         let number = self.version.to_string();
         let plugin = client.get(&["v1", "plugins", &self.name], &[]).await?;
         let version = client.get(&["v1", "plugins", &self.name, "versions", &number], &[]).await?;
-        let active = value::items(&plugin, "/versions").iter().find(|other| at(other, "/state") == "active");
+        let active = match plugin.get("active").and_then(Value::as_u64) {
+            Some(active) => client.get(&["v1", "plugins", &self.name, "versions", &active.to_string()], &[]).await?,
+            None => Value::Null,
+        };
         let none = Value::Null;
-        let before = active.and_then(|active| active.get("grants")).unwrap_or(&none);
+        let before = active.get("grants").unwrap_or(&none);
         let added = added(before, version.get("grants").unwrap_or(&none));
         screen::line(&format!("plugin {}, version {}, uploaded by {}", self.name, number, at(&version, "/author")))?;
         if added.is_empty() {
