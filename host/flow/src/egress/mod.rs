@@ -19,6 +19,7 @@ pub mod resolve;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,8 @@ pub enum Ports {
 pub struct EgressOptions {
     /// Networks that may be reached although they are not public: the operator's exceptions.
     pub allow: Vec<IpNet>,
-    /// Hosts that are this product itself (`host`, `host:port`, addresses too): nobody calls in a circle.
+    /// Hosts that are this product itself (`host`, `host:port`, addresses too; `0.0.0.0` and `[::]` are all addresses of
+    /// this machine): nobody calls in a circle, under whatever name.
     pub own_hosts: Vec<String>,
     /// Which ports may be called.
     pub ports: Ports,
@@ -105,8 +107,9 @@ struct Guard {
 }
 
 impl Guard {
-    fn admits(&self, address: IpAddr) -> Result<(), EgressError> {
-        if self.is_own(&url_text(address), None) {
+    /// Whether a connection to this address may be made; without a port, to any of its ports.
+    fn admits(&self, address: IpAddr, port: Option<u16>) -> Result<(), EgressError> {
+        if self.is_own_address(address, port) {
             return Err(denied(format!("{address} is this product itself")));
         }
         match address::forbidden(address) {
@@ -121,6 +124,25 @@ impl Guard {
     fn is_own(&self, host: &str, port: Option<u16>) -> bool {
         self.own.iter().any(|(own, on)| own == host && (on.is_none() || *on == port))
     }
+
+    /// The same of an address. What is bound to no address in particular answers on all that this machine has.
+    fn is_own_address(&self, address: IpAddr, port: Option<u16>) -> bool {
+        let address = address.to_canonical();
+        self.own.iter().filter(|(_, on)| on.is_none() || port.is_none() || *on == port).any(|(own, _)| {
+            let Ok(own) = own.trim_matches(['[', ']']).parse::<IpAddr>() else { return false };
+            own == address || (own.is_unspecified() && is_local(address))
+        })
+    }
+}
+
+/// Whether this machine has the address: then, and only then, something can be bound to it.
+fn is_local(address: IpAddr) -> bool {
+    address.is_unspecified() || address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
+}
+
+tokio::task_local! {
+    /// The port of the request that is sent: the client's resolver is asked for names alone.
+    static PORT: u16;
 }
 
 /// A request to be.
@@ -239,11 +261,12 @@ impl Egress {
         if name.is_empty() {
             return Err(denied("the URL names no host"));
         }
-        if self.guard.is_own(name, url.port_or_known_default()) {
+        let port = url.port_or_known_default();
+        if self.guard.is_own(name, port) {
             return Err(denied(format!("`{name}` is this product itself")));
         }
         if let Ok(address) = name.trim_matches(['[', ']']).parse() {
-            return self.guard.admits(address);
+            return self.guard.admits(address, port);
         }
         if METADATA_NAMES.contains(&name) {
             return Err(denied(format!("`{name}` is a cloud's own")));
@@ -251,7 +274,7 @@ impl Egress {
         // What it leads to is known, so it can be said now instead of at the first delivery.
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         if (name == "localhost" || name.ends_with(".localhost"))
-            && loopback.iter().all(|address| self.guard.admits(*address).is_err())
+            && loopback.iter().all(|address| self.guard.admits(*address, port).is_err())
         {
             return Err(denied(format!("`{name}` is this machine")));
         }
@@ -267,7 +290,9 @@ impl Egress {
         let total = call.timeout.map_or(self.options.total, |timeout| timeout.min(self.options.total));
         let head = call.timeout.map_or(self.options.first_byte.min(total), |_| total);
         let started = Instant::now();
+        let port = url.port_or_known_default().unwrap_or_default();
         let request = self.client.request(call.method, url).headers(call.headers).body(call.body).send();
+        let request = PORT.scope(port, request);
         let response = tokio::time::timeout(head, request)
             .await
             .map_err(|_| EgressError::Timeout { doing: "waiting for the answer" })?
@@ -287,14 +312,6 @@ const METADATA_NAMES: [&str; 5] =
 
 fn denied(reason: impl Into<String>) -> EgressError {
     EgressError::Denied { reason: reason.into() }
-}
-
-/// An address as the host of a URL.
-fn url_text(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
 }
 
 /// Reads `host` or `host:port` into what a parsed URL would hold.
@@ -327,4 +344,75 @@ fn tls(options: &EgressOptions) -> rustls::ClientConfig {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use async_trait::async_trait;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Every name leads to this machine.
+    struct Here;
+
+    #[async_trait]
+    impl Lookup for Here {
+        async fn lookup(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
+        }
+    }
+
+    /// Answers every request; gives its port.
+    async fn receiver() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("because a port is free");
+        let port = listener.local_addr().expect("because it is bound").port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4_096]).await;
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+            }
+        });
+        port
+    }
+
+    async fn code(egress: &Egress, url: &str) -> &'static str {
+        match egress.post(url, HeaderMap::new(), Bytes::new()).await {
+            Ok(_) => "sent",
+            Err(error) => error.code(),
+        }
+    }
+
+    #[tokio::test]
+    async fn no_name_of_an_allowed_network_leads_to_the_own_port() {
+        let (own, other) = (receiver().await, receiver().await);
+        for bound in ["127.0.0.1", "0.0.0.0", "[::]"] {
+            let allow = vec!["127.0.0.0/8".parse().expect("because it is a network")];
+            let own_hosts = vec![format!("{bound}:{own}")];
+            let egress =
+                Egress::with_lookup(EgressOptions { allow, own_hosts, ..EgressOptions::default() }, Arc::new(Here));
+            for host in ["localhost", "alias.test", "127.0.0.1", "2130706433"] {
+                assert_eq!(code(&egress, &format!("http://{host}:{own}/")).await, "denied:egress", "{bound} {host}");
+                assert_eq!(code(&egress, &format!("http://{host}:{other}/")).await, "sent", "{bound} {host}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_bound_to_no_address_is_at_all_of_this_machine() {
+        let guard = Guard { allow: Vec::new(), own: own_host("0.0.0.0:8080").into_iter().collect() };
+        let is_own =
+            |address: &str, port| guard.is_own_address(address.parse().expect("because it is an address"), port);
+        for address in ["127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::ffff:127.0.0.1"] {
+            assert!(is_own(address, Some(8_080)), "{address}");
+            assert!(is_own(address, None), "{address}: for every port it is not good");
+            assert!(!is_own(address, Some(8_081)), "{address}");
+        }
+        // No machine has an address that is set aside for documents.
+        assert!(!is_own("192.0.2.1", Some(8_080)));
+    }
 }

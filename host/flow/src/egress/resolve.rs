@@ -22,6 +22,7 @@ use reqwest::dns::Resolving;
 
 use crate::egress::EgressError;
 use crate::egress::Guard;
+use crate::egress::PORT;
 
 /// Finds the addresses of a name. The tests bring their own.
 #[async_trait]
@@ -77,12 +78,14 @@ pub(super) struct GuardedLookup {
 impl Resolve for GuardedLookup {
     fn resolve(&self, name: Name) -> Resolving {
         let (guard, lookup) = (Arc::clone(&self.guard), Arc::clone(&self.lookup));
+        // Read here, where the request itself asks; without it, the answer has to be good for every port.
+        let port = PORT.try_with(|port| *port).ok();
         Box::pin(async move {
             let found = lookup.lookup(name.as_str()).await.map_err(|source| EgressError::Name { source })?;
             if found.is_empty() {
                 return Err(EgressError::Name { source: io::Error::other("no addresses") }.into());
             }
-            let allowed: Vec<_> = found.into_iter().filter(|address| guard.admits(*address).is_ok()).collect();
+            let allowed: Vec<_> = found.into_iter().filter(|address| guard.admits(*address, port).is_ok()).collect();
             if allowed.is_empty() {
                 // Without the addresses: what this network calls its machines is not the tenant's business.
                 let reason = format!("`{}` has no address that may be reached", name.as_str());
