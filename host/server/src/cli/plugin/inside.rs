@@ -65,9 +65,10 @@ impl Config {
     }
 }
 
-fn merged(config: Value, settings: &[String]) -> Result<Value> {
-    let mut fields = match config {
-        Value::Object(fields) => fields,
+/// What is set in this answer, with these changes.
+fn merged(mut answer: Value, settings: &[String]) -> Result<Value> {
+    let mut fields = match answer.get_mut("config").map(Value::take) {
+        Some(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
     for setting in settings {
@@ -190,7 +191,8 @@ mod tests {
     #[test]
     fn settings_are_merged() {
         let settings = ["a=10", "b=EUR", "c=", "d={\"x\":[true]}", "e=a=b"].map(str::to_owned);
-        let config = merged(json!({"c": 1, "z": 2}), &settings).expect("because all are settings");
+        let answer = json!({"config": {"c": 1, "z": 2}, "effective": {"c": 1, "z": 2, "y": 3}, "declared": {"y": {}}});
+        let config = merged(answer, &settings).expect("because all are settings");
         assert_eq!(config, json!({"a": 10, "b": "EUR", "d": {"x": [true]}, "e": "a=b", "z": 2}));
         for wrong in ["a", "=b"] {
             assert!(matches!(merged(json!({}), &[wrong.to_owned()]), Err(Error::Usage(_))), "{wrong}");
