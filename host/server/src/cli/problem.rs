@@ -71,7 +71,9 @@ impl Problem {
         let code = if code.is_empty() { self.status.to_string() } else { code.to_owned() };
         _ = writeln!(text, "{} {} {}", paint.red("error:"), clean(what), paint.dim(&format!("[{}]", clean(&code))));
         for fault in &self.errors {
-            fault.render(self.file.as_deref(), paint, &mut text);
+            // A single fault may be all that the first line says.
+            let message = if fault.message == self.detail { String::new() } else { fault.message.clone() };
+            Fault { message, ..fault.clone() }.render(self.file.as_deref(), paint, &mut text);
         }
         if let Some(hint) = &self.hint {
             for line in hint.lines() {
@@ -89,7 +91,7 @@ impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = if self.detail.is_empty() { &self.title } else { &self.detail };
         write!(f, "{}", clean(what))?;
-        for fault in &self.errors {
+        for fault in self.errors.iter().filter(|fault| fault.message != *what) {
             write!(f, "; {}", clean(&fault.message))?;
         }
         Ok(())
@@ -112,7 +114,9 @@ impl Fault {
             // Leading blanks carry the caret's place; `clean` keeps them.
             _ = writeln!(text, "      {}", clean(line));
         }
-        _ = writeln!(text, "      {}", clean(&self.message));
+        if !self.message.is_empty() {
+            _ = writeln!(text, "      {}", clean(&self.message));
+        }
         if let Some(hint) = &self.hint {
             _ = writeln!(text, "      {} {}", paint.cyan("hint:"), clean(hint));
         }

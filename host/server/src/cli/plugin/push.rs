@@ -1,10 +1,13 @@
 //! Upload: finds the component, its manifest and its signature, and sends them.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bulkhead_sandbox::Exports;
 use clap::Args;
+use indicatif::ProgressBar;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
@@ -24,10 +27,14 @@ use crate::cli::value::at;
 use crate::manifest::Manifest;
 use crate::needs;
 
+/// How long an upload takes before something is said about it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What is uploaded.
 #[derive(Debug, Args)]
 pub struct Push {
     /// A component (`.wasm`), JavaScript (`.js`), or a folder with a `plugin.toml` whose `[build] artifact` is a component
+    #[arg(default_value = ".")]
     path: PathBuf,
     /// Its manifest [default: a .toml of the same name beside the component, else plugin.toml in its folder]
     #[arg(short, long, value_name = "FILE")]
@@ -72,7 +79,7 @@ impl Push {
         if let Some(file) = &self.signature {
             component.signature = Some(input::text(file).await?);
         }
-        let answer = upload(client, &component, self.activate).await?;
+        let answer = patiently(PATIENCE, upload(client, &component, self.activate)).await?;
         if self.format.output == Output::Json {
             screen::json(&answer)?;
             return self.rules(client, &component).await;
@@ -91,19 +98,58 @@ impl Push {
             screen::note(&format!("warning: {}", clean(&value::text(warning))))?;
         }
         self.rules(client, &component).await?;
-        if self.activate { Ok(()) } else { screen::note(&format!("next: bulkhead plugin activate {name} {version}")) }
+        match next(&answer, name) {
+            Some(note) if !self.activate => screen::note(&note),
+            _ => Ok(()),
+        }
     }
 
     /// The rules that the manifest asks for: made if that is wanted, else mentioned.
     async fn rules(&self, client: &Client, component: &Component) -> Result<()> {
         // The host has taken the manifest: it reads.
         let manifest = component.manifest.as_deref().and_then(|text| Manifest::parse(text).ok());
-        let Some(manifest) = manifest.filter(|manifest| !manifest.subscribe.is_empty()) else { return Ok(()) };
+        let Some(manifest) = manifest.filter(|manifest| !manifest.subscribe.is_empty()) else {
+            let none = "no rules are made: its manifest has no [[subscribe]]";
+            return if self.with_rules { screen::note(none) } else { Ok(()) };
+        };
         if self.with_rules {
             return subscribe::make_rules(client, &manifest, &component.name).await;
         }
         screen::note("its manifest names events: --with-rules makes the rules that bring them to it")
     }
+}
+
+/// What to do with the version next, if anything.
+fn next(answer: &Value, name: &str) -> Option<String> {
+    let version = at(answer, "/version");
+    match at(answer, "/state").as_str() {
+        "active" => {
+            Some(format!("version {version} is active already: these bytes with this manifest were there before"))
+        }
+        "needs-consent" => Some(format!("next: bulkhead plugin approve {name} {version}")),
+        "retired" => Some(format!(
+            "version {version}, the same bytes with the same manifest, is retired: it is not used any more"
+        )),
+        _ => Some(format!("next: bulkhead plugin activate {name} {version}")),
+    }
+}
+
+/// What takes long says what it does, to people.
+async fn patiently<T>(patience: Duration, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(patience, &mut work).await {
+        return done;
+    }
+    let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+    if let Some(bar) = &bar {
+        bar.set_message("the host checks and compiles it");
+        bar.enable_steady_tick(Duration::from_millis(100));
+    }
+    let done = work.await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    done
 }
 
 /// What the host found that it does, in plain words.
@@ -204,12 +250,23 @@ pub async fn upload(client: &Client, component: &Component, activate: bool) -> R
             body["signature"] = signature.as_str().into();
         }
         let request = client.request(Method::POST, &["v1", "plugins", &component.name, "source"], query)?;
-        return client.call(request.json(&body)).await;
+        return client.call(request.json(&body)).await.map_err(|error| placed(error, &component.file));
     }
     let request = client.request(Method::PUT, &["v1", "plugins", &component.name], query)?;
     let boundary = format!("bulkhead-{}", uuid::Uuid::new_v4().simple());
     let body = multipart(&boundary, &component.wasm, component.manifest.as_deref(), component.signature.as_deref());
     client.call(request.header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}")).body(body)).await
+}
+
+/// A mistake in a source has its place in the file that was sent.
+fn placed(error: Error, file: &Path) -> Error {
+    match error {
+        Error::Refused(mut problem) if problem.code() == "plugin-refused" => {
+            problem.file = Some(file.display().to_string());
+            Error::Refused(problem)
+        }
+        other => other,
+    }
 }
 
 fn multipart(boundary: &str, wasm: &[u8], manifest: Option<&str>, signature: Option<&str>) -> Vec<u8> {
@@ -262,6 +319,47 @@ mod tests {
         assert!(source.is_source);
         write("plugin.toml", "[plugin]\nname = \"other\"");
         assert!(Component::read(folder.path(), None, None).await.is_err());
+    }
+
+    #[test]
+    fn what_comes_next_follows_from_what_it_is() {
+        let said = |state: &str| {
+            let answer = serde_json::json!({"version": 1, "state": state});
+            next(&answer, "greet").expect("because something is said")
+        };
+        assert!(said("active").starts_with("version 1 is active already"));
+        assert_eq!(said("ready"), "next: bulkhead plugin activate greet 1");
+        assert_eq!(said("needs-consent"), "next: bulkhead plugin approve greet 1");
+        assert!(said("retired").contains("retired"));
+    }
+
+    #[test]
+    fn a_mistake_in_a_source_is_shown_once_at_its_place_in_the_file() {
+        let body = serde_json::json!({
+            "type": "/docs/errors/plugin-refused", "status": 422, "code": "plugin-refused",
+            "detail": "unexpected token", "errors": [{"line": 2, "column": 15, "message": "unexpected token"}],
+        });
+        let problem = serde_json::from_value(body).expect("because it is a problem document");
+        let error = placed(Error::Refused(Box::new(problem)), Path::new("greet.js"));
+        let shown = error.render(crate::cli::paint::Paint::plain());
+        assert_eq!(shown, "error: unexpected token [plugin-refused]\n  --> greet.js:2:15\n");
+        assert_eq!(error.to_string(), "the host refused: unexpected token");
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_ends_as_what_does_not() {
+        assert_eq!(patiently(PATIENCE, async { 1 }).await, 1);
+        let (done, ends) = tokio::sync::oneshot::channel();
+        let work = patiently(Duration::ZERO, ends);
+        tokio::spawn(async move { done.send(2) });
+        assert_eq!(work.await, Ok(2));
+    }
+
+    #[test]
+    fn a_folder_is_pushed_from_inside() {
+        let command = Push::augment_args(clap::Command::new("push"));
+        let found = command.try_get_matches_from(["push"]).expect("because the path has a default");
+        assert_eq!(found.get_one::<PathBuf>("path"), Some(&PathBuf::from(".")));
     }
 
     #[test]
