@@ -1,8 +1,10 @@
 //! From a call to its recording: what is private is taken out, and what is too much is left out.
 //!
 //! Three kinds of text never get into a recording: values of the secrets that the plugin may read, values at the places
-//! in the event's data that the plugin's manifest names, and both again wherever the plugin copied them to, as they are
-//! or within JSON. A plugin that disguises a value can; the grant is what decides about that.
+//! in the event's data that the plugin's manifest names, and both again wherever the plugin copied them to: texts of four
+//! bytes or more as they are, within JSON or in a URL, and numbers of four digits or more as they are. What is shorter,
+//! true, false and null are taken out of their places alone. A plugin that disguises a value can; the grant is what
+//! decides about that.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +22,7 @@ use bulkhead_domain::recording::Recording;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::capability::redact::Found;
 use crate::capability::redact::Redactor;
 use crate::port::Attempt;
 use crate::port::Call;
@@ -50,9 +53,10 @@ pub(crate) fn record(made: Made<'_>, secrets: &Redactor, rules: Rules<'_>) -> Re
     let mut event = call.event.clone();
     let mut redacted = BTreeSet::new();
     let found = redact_places(&mut event, rules.redact);
-    if !found.is_empty() {
+    if found.is_some() {
         redacted.insert("event".to_owned());
     }
+    let found = found.unwrap_or_default();
     let mut recording = Recording {
         format: FORMAT,
         call: place,
@@ -90,36 +94,42 @@ pub(crate) fn record(made: Made<'_>, secrets: &Redactor, rules: Rules<'_>) -> Re
     recording
 }
 
-/// Takes the values at these places out of the event's data. Gives the texts that were there.
-fn redact_places(event: &mut Event, pointers: &[String]) -> Vec<String> {
+/// Takes the values at these places out of the event's data. Gives what was there, if anything was.
+fn redact_places(event: &mut Event, pointers: &[String]) -> Option<Found> {
     if pointers.is_empty() || !event.is_json() {
-        return Vec::new();
+        return None;
     }
     // What does not read as JSON has no places; it goes as a whole, because what is in it cannot be told.
     let Ok(mut data) = serde_json::from_slice::<Value>(&event.data) else {
         event.data = Bytes::from_static(REDACTED.as_bytes());
-        return vec![String::new()];
+        return Some(Found::default());
     };
-    let mut found = Vec::new();
+    let mut found = None;
     for pointer in pointers {
         if let Some(value) = data.pointer_mut(pointer) {
-            texts(value, &mut found);
+            gather(value, found.get_or_insert_default());
             *value = Value::String(REDACTED.to_owned());
         }
     }
-    if !found.is_empty() {
+    if found.is_some() {
         event.data = data.to_string().into();
     }
     found
 }
 
-/// All texts within a value; an empty one if there are none, so that something was found.
-fn texts(value: &Value, found: &mut Vec<String>) {
+/// All texts and numbers within a value.
+fn gather(value: &Value, found: &mut Found) {
     match value {
-        Value::String(text) => found.push(text.clone()),
-        Value::Array(list) => list.iter().for_each(|value| texts(value, found)),
-        Value::Object(fields) => fields.values().for_each(|value| texts(value, found)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => found.push(String::new()),
+        Value::String(text) => found.texts.push(text.clone()),
+        Value::Array(list) => list.iter().for_each(|value| gather(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| gather(value, found)),
+        Value::Number(number) => {
+            let mut written = vec![number.to_string()];
+            // Languages with one kind of number write 1000.0 as 1000, those with several 1000 as 1000.0: found within that.
+            written.extend(number.as_f64().filter(|_| number.is_f64()).map(|number| number.to_string()));
+            found.numbers.extend(written.iter().map(|text| text.trim_start_matches('-').to_owned()));
+        }
+        Value::Null | Value::Bool(_) => {}
     }
 }
 
@@ -289,4 +299,41 @@ fn fit(recording: &mut Recording, bytes: usize) {
         }
     }
     recording.cut |= cut;
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_domain::clock::Timestamp;
+
+    use super::*;
+
+    fn event(data: &str) -> Event {
+        Event {
+            id: "1".into(),
+            source: "/s".into(),
+            kind: "k".into(),
+            subject: None,
+            time: Timestamp(0),
+            key: None,
+            correlation: "1".into(),
+            causation: None,
+            content_type: "application/json".into(),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            attributes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn numbers_at_named_places_are_looked_for_elsewhere() {
+        let mut event = event(r#"{"card":{"pan":4111111111111111,"limit":-2500.0,"ok":true},"total":5}"#);
+        let found = redact_places(&mut event, &["/card".to_owned(), "/no".to_owned()]).expect("because it is there");
+        assert_eq!(&event.data[..], br#"{"card":"[redacted]","total":5}"#);
+        assert_eq!(found.texts, [""; 0]);
+        for number in ["4111111111111111", "2500.0", "2500"] {
+            assert!(found.numbers.iter().any(|found| found == number), "{number}: {:?}", found.numbers);
+        }
+        let redactor = Redactor::default().with(&found);
+        assert_eq!(redactor.redact("card 4111111111111111, limit 2500"), "card [redacted], limit [redacted]");
+        assert!(redact_places(&mut event, &["/no".to_owned()]).is_none());
+    }
 }
