@@ -182,6 +182,7 @@ async fn versions_come_in_pages_without_their_manifests_and_have_a_bound() {
     let problem = full.json();
     assert_eq!((full.status.as_u16(), &problem["code"]), (409, &json!("conflict")), "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("plugin retire p")), "{problem}");
-    user.post("/v1/plugins/p/retire", json!({"version": 2})).await;
+    let retired = user.call("POST", "/v1/plugins/p/retire", &[], json!({"version": 2}).to_string()).await;
+    assert_eq!(retired.status.as_u16(), 204);
     assert_eq!(paste().await.status.as_u16(), 201);
 }
