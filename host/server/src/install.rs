@@ -8,7 +8,6 @@
 //! uploads them however often. A version that asks for more than the active one is stored, and becomes active once
 //! somebody who may has agreed to that.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -32,6 +31,7 @@ use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Plugin;
 use bulkhead_store::catalogue::Room;
 use bulkhead_store::catalogue::Version;
+use bulkhead_store::releases;
 use bulkhead_store::releases::Act;
 use bulkhead_store::releases::Switch;
 use bytes::Bytes;
@@ -133,9 +133,6 @@ pub enum Error {
     /// It is not signed as this host asks for it.
     #[error(transparent)]
     Signature(signature::Refusal),
-    /// It asks for more than the active version has, and the uploader may not agree to that.
-    #[error("it asks for more than the active version has")]
-    Consent(Difference),
     /// Too many uploads are in work.
     #[error("too many uploads are in work")]
     Busy,
@@ -254,7 +251,11 @@ impl Installer {
         let now = inner.clock.now();
         let (version, is_new) = inner.store.add_version(upload.tenant, &upload.name, &new, now).await?;
         let had_active = present.as_ref().is_some_and(|(plugin, _)| plugin.active.is_some());
-        let needs_consent = !upload.may_consent && needs_consent(present.as_ref(), &version);
+        let needs_consent = !upload.may_consent
+            && match &present {
+                Some(known) => needs_consent(known, &version),
+                None => !difference.added.is_empty() && version.approval.is_none(),
+            };
         let wanted = match upload.activate {
             Activate::No => false,
             Activate::IfNew => is_new || !had_active,
@@ -262,8 +263,8 @@ impl Installer {
         };
         let plugin = if wanted && !needs_consent {
             let seen = present.as_ref().and_then(|(plugin, _)| plugin.active);
-            let act = Act { author: new.author, at: now };
-            let switch = Switch { seen: Some(seen), approves: upload.may_consent, ..Switch::to(version.number, act) };
+            let act = Act { author: new.author, at: now, consents: upload.may_consent };
+            let switch = Switch { seen: Some(seen), ..Switch::to(version.number, act) };
             match self.switch(upload.tenant, &upload.name, &switch).await {
                 // It is stored and waits, as one does that needs consent.
                 Err(Error::Store(bulkhead_store::Error::Unproven { version, lack, .. })) => {
@@ -361,16 +362,14 @@ impl Installer {
 }
 
 /// What the active version may do; nothing if there is none.
-pub fn active_grants(plugin: Option<&(Plugin, Option<Version>)>) -> Grants {
-    plugin.and_then(|(_, active)| active.as_ref()).map(grants_of).unwrap_or_default()
+pub fn active_grants(known: Option<&(Plugin, Option<Version>)>) -> Grants {
+    known.and_then(|(_, active)| active.as_ref()).map(grants_of).unwrap_or_default()
 }
 
-/// Whether somebody has to agree to what a version asks for beyond the active one, and nobody has. What was active before
-/// was agreed to then.
-pub fn needs_consent(plugin: Option<&(Plugin, Option<Version>)>, version: &Version) -> bool {
-    version.approval.is_none()
-        && version.activated.is_none()
-        && !difference(&active_grants(plugin), &grants_of(version)).added.is_empty()
+/// Whether somebody has to agree to what a version asks for beyond the active one, and nobody has. The store looks at it
+/// again when the version is to run.
+pub fn needs_consent((plugin, active): &(Plugin, Option<Version>), version: &Version) -> bool {
+    releases::agreed(plugin, active.as_ref(), version).is_err()
 }
 
 /// What a version asks for.
@@ -383,26 +382,7 @@ pub fn grants_of(version: &Version) -> Grants {
 
 /// How `new` differs from `old`.
 pub fn difference(old: &Grants, new: &Grants) -> Difference {
-    let mut difference = Difference::default();
-    let lists = [
-        ("emit", &old.emit, &new.emit),
-        ("deliver", &old.deliver, &new.deliver),
-        ("http", &old.http, &new.http),
-        ("secrets", &old.secrets, &new.secrets),
-    ];
-    for (name, old, new) in lists {
-        let words = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
-            one.difference(other).map(|entry| format!("{name} {entry}")).collect()
-        };
-        difference.added.extend(words(new, old));
-        difference.removed.extend(words(old, new));
-    }
-    match (old.schedule, new.schedule) {
-        (false, true) => difference.added.push("schedule".to_owned()),
-        (true, false) => difference.removed.push("schedule".to_owned()),
-        _ => {}
-    }
-    difference
+    Difference { added: new.beyond(old), removed: old.beyond(new) }
 }
 
 fn stored<T: Serialize>(value: &T) -> String {

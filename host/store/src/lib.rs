@@ -96,6 +96,22 @@ pub enum Error {
         /// What is missing.
         lack: bulkhead_domain::policy::proof::Lack,
     },
+    /// A version may not run: it asks for more than the active one has, and nobody who may has agreed to that.
+    #[error("version {version} of plugin {plugin} asks for more than the active one has: {}", added.join(", "))]
+    Unagreed {
+        /// The plugin.
+        plugin: String,
+        /// The version.
+        version: u32,
+        /// What it asks for beyond the active one: `emit orders.*`.
+        added: Vec<String>,
+    },
+    /// Whoever sets what a plugin asks of its versions may not let through more than it does now.
+    #[error("what plugin {plugin} asks of its versions would become less")]
+    Weaker {
+        /// The plugin.
+        plugin: String,
+    },
     /// What is stored does not read back. Never the caller's fault.
     #[error("stored data is damaged: {0}")]
     Damaged(String),

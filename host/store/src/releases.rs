@@ -4,7 +4,8 @@
 //! decision is one transaction, leaves an entry in the plugin's history, and raises the version of the tenant's settings.
 //!
 //! A plugin can ask for a preview of a version before it runs for real ([`proof`](bulkhead_domain::policy::proof)): that is
-//! looked at in the transaction that activates it or starts its canary, so there is no way around it.
+//! looked at in the transaction that activates it or starts its canary, so there is no way around it. So is consent, for
+//! every way that makes a version run: activating, trying as a candidate, promoting.
 //!
 //! At most one candidate of a kind is under way in a plugin. What it came to is a sum that nodes add to, each what it has
 //! committed itself; whoever ends it names it by its number, so that of several that want to one does.
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::grants::Grants;
 use bulkhead_domain::policy::proof::Preview;
 use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::rollout::Counts;
@@ -31,13 +33,22 @@ pub struct Act {
     pub author: String,
     /// When.
     pub at: Timestamp,
+    /// Whether they may agree to what a version asks for, and let pass what a plugin's policy does not. Making a version run
+    /// that needs agreement is agreeing to it.
+    pub consents: bool,
 }
 
 impl Act {
-    /// By somebody, at a time.
+    /// By somebody who may agree to nothing, at a time.
     #[must_use]
     pub fn by(author: &str, at: Timestamp) -> Self {
-        Self { author: author.to_owned(), at }
+        Self { author: author.to_owned(), at, consents: false }
+    }
+
+    /// By somebody who may agree, or not.
+    #[must_use]
+    pub fn consenting(self, consents: bool) -> Self {
+        Self { consents, ..self }
     }
 }
 
@@ -91,8 +102,6 @@ pub struct Switch {
     pub back: bool,
     /// The active version that whoever decided it has seen; if another is active by now it is a conflict.
     pub seen: Option<Option<u32>>,
-    /// Whether it also agrees to what the version asks for.
-    pub approves: bool,
     /// By whom.
     pub act: Act,
 }
@@ -101,13 +110,13 @@ impl Switch {
     /// To a version.
     #[must_use]
     pub const fn to(version: u32, act: Act) -> Self {
-        Self { to: Some(version), back: false, seen: None, approves: false, act }
+        Self { to: Some(version), back: false, seen: None, act }
     }
 
     /// To the version that was active before.
     #[must_use]
     pub const fn back(act: Act) -> Self {
-        Self { to: None, back: true, seen: None, approves: false, act }
+        Self { to: None, back: true, seen: None, act }
     }
 }
 
@@ -201,11 +210,54 @@ pub(crate) fn lack(plugin: &Plugin, version: &Version, preview: Option<&Preview>
     }
 }
 
+/// Whether a version may run with all that it asks for: it asks for no more than the active one, or somebody agreed to it,
+/// or it was active before, and what it asks for was agreed to then. `Unagreed` if it may not.
+pub fn agreed(plugin: &Plugin, active: Option<&Version>, version: &Version) -> Result<()> {
+    if version.approval.is_some() || version.activated.is_some() {
+        return Ok(());
+    }
+    let has = active.map(grants).transpose()?.unwrap_or_default();
+    let added = grants(version)?.beyond(&has);
+    if added.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unagreed { plugin: plugin.name.clone(), version: version.number, added })
+}
+
+fn grants(version: &Version) -> Result<Grants> {
+    serde_json::from_str(&version.grants)
+        .map_err(|error| Error::Damaged(format!("the grants of version {} do not read: {error}", version.number)))
+}
+
+/// Why a candidate's time is over as another version has become active, as a JSON object; none if it goes on.
+pub(crate) fn over(
+    plugin: &Plugin,
+    active: &Version,
+    candidate: &Version,
+) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
+    let mut detail = serde_json::Map::new();
+    if active.number == candidate.number {
+        // It has nobody to be compared with.
+        detail.insert("reason".to_owned(), "became-active".into());
+        return Ok(Some(detail));
+    }
+    match agreed(plugin, Some(active), candidate) {
+        Ok(()) => Ok(None),
+        Err(Error::Unagreed { added, .. }) => {
+            detail.insert("reason".to_owned(), "asks-for-more".into());
+            detail.insert("added".to_owned(), added.into());
+            Ok(Some(detail))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Decisions about versions.
 #[async_trait]
 pub trait Releases: Send + Sync {
     /// Changes the active version. `NotFound` for an unknown version; `Conflict` for a retired one, for one that was not
-    /// seen, and if there is none before; `Unproven` for one that lacks a preview. The active one again changes nothing.
+    /// seen, and if there is none before; `Unproven` for one that lacks a preview; `Unagreed` for one that asks for more than
+    /// the active one. The active one again changes nothing. Candidates that ask for more than the new active one end.
     async fn switch_version(&self, tenant: TenantId, plugin: &str, switch: &Switch) -> Result<Plugin>;
 
     /// Retires a version. `Conflict` if it is active or a candidate under way.
@@ -214,7 +266,8 @@ pub trait Releases: Send + Sync {
     /// Agrees to what a version asks for. Who agrees again does not change who did first.
     async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version>;
 
-    /// Changes what a plugin asks of its versions. The same again changes nothing.
+    /// Changes what a plugin asks of its versions. The same again changes nothing. `Weaker` if more would pass than now and
+    /// whoever does it may agree to nothing.
     async fn set_release_policy(&self, tenant: TenantId, plugin: &str, policy: &ReleasePolicy, act: &Act)
     -> Result<()>;
 
@@ -227,8 +280,8 @@ pub trait Releases: Send + Sync {
     /// What was done, newest first, before an entry. `NotFound` for an unknown plugin.
     async fn history(&self, tenant: TenantId, plugin: &str, before: Option<i64>, limit: u32) -> Result<Vec<Entry>>;
 
-    /// Begins to try a candidate. `Conflict` if it is active or retired, or if one of the kind is under way; `Unproven` for
-    /// a canary that lacks a preview: what it does is for real.
+    /// Begins to try a candidate. `Conflict` if it is active or retired, or if one of the kind is under way; `Unagreed` for
+    /// one that asks for more than the active one; `Unproven` for a canary that lacks a preview: what it does is for real.
     async fn start_rollout(
         &self,
         tenant: TenantId,
@@ -252,6 +305,7 @@ pub trait Releases: Send + Sync {
         more: &Tally,
     ) -> Result<Option<Rollout>>;
 
-    /// Ends one; none if there is none, or another. To be promoted it needs the preview that it needed to begin.
+    /// Ends one; none if there is none, or another. To be promoted it needs the preview that it needed to begin,
+    /// and the consent that it would need to be activated.
     async fn end_rollout(&self, tenant: TenantId, plugin: &str, kind: Kind, end: &Ending) -> Result<Option<Rollout>>;
 }

@@ -165,7 +165,7 @@ fn version(word: &str) -> NewVersion {
         wasm: Bytes::from(vec![0, 1, 0xff, 0x7f]),
         manifest: "{}".into(),
         inspection: "{\"größe\":1}".into(),
-        grants: "[]".into(),
+        grants: "{}".into(),
         author: word.into(),
         approves: false,
         signature: None,

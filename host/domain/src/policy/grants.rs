@@ -48,6 +48,22 @@ impl Grants {
         self.http.iter().any(|granted| Origin::parse(granted).as_ref() == Some(origin))
     }
 
+    /// What these allow and others do not, entry by entry: `emit orders.*`.
+    #[must_use]
+    pub fn beyond(&self, others: &Self) -> Vec<String> {
+        let lists = [
+            ("emit", &self.emit, &others.emit),
+            ("deliver", &self.deliver, &others.deliver),
+            ("http", &self.http, &others.http),
+            ("secrets", &self.secrets, &others.secrets),
+        ];
+        let entries = lists
+            .into_iter()
+            .flat_map(|(name, these, others)| these.difference(others).map(move |entry| format!("{name} {entry}")));
+        let timers = (self.schedule && !others.schedule).then(|| "schedule".to_owned());
+        entries.chain(timers).collect()
+    }
+
     /// May it read this secret?
     #[must_use]
     pub fn may_read_secret(&self, name: &str) -> bool {

@@ -21,6 +21,24 @@ pub struct ReleasePolicy {
     pub require_preview: Option<RequirePreview>,
 }
 
+impl ReleasePolicy {
+    /// Whether something passes here that does not pass there.
+    #[must_use]
+    pub fn is_weaker_than(&self, other: &Self) -> bool {
+        match (&self.require_preview, &other.require_preview) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(this), Some(other)) => {
+                let changed = |wanted: &RequirePreview| wanted.max_changed_percent.unwrap_or(100.0);
+                this.min_runs < other.min_runs
+                    || this.max_new_failures > other.max_new_failures
+                    || this.within_hours > other.within_hours
+                    || changed(this) > changed(other)
+            }
+        }
+    }
+}
+
 /// What a preview has to show.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -189,6 +207,25 @@ mod tests {
         assert!(changed.is_err_and(|lack| lack.to_string().contains("15.0 %")));
         let any = RequirePreview::default();
         assert_eq!(any.judge(Some(&preview(20, 0, 20)), Timestamp(6 * HOUR)), Ok(()), "changes are not limited");
+    }
+
+    #[test]
+    fn a_policy_is_weaker_if_anything_passes_that_did_not() {
+        let of = |require_preview| ReleasePolicy { require_preview };
+        let usual = RequirePreview { max_changed_percent: Some(10.0), ..RequirePreview::default() };
+        assert!(of(None).is_weaker_than(&of(Some(usual))));
+        assert!(!of(Some(usual)).is_weaker_than(&of(None)));
+        assert!(!of(Some(usual)).is_weaker_than(&of(Some(usual))));
+        let stricter = RequirePreview { min_runs: 30, max_changed_percent: Some(5.0), within_hours: 1, ..usual };
+        assert!(!of(Some(stricter)).is_weaker_than(&of(Some(usual))));
+        for weaker in [
+            RequirePreview { min_runs: 1, ..stricter },
+            RequirePreview { max_new_failures: 1, ..stricter },
+            RequirePreview { within_hours: 25, ..stricter },
+            RequirePreview { max_changed_percent: None, ..stricter },
+        ] {
+            assert!(of(Some(weaker)).is_weaker_than(&of(Some(usual))), "{weaker:?}");
+        }
     }
 
     #[test]

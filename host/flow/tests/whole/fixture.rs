@@ -150,7 +150,7 @@ impl Host {
     /// Installs an example plugin and activates it, with this manifest and these grants. Says what it exports.
     pub async fn install(&self, tenant: &Tenant, name: &str, manifest: &Value, grants: &Value) -> Exports {
         let (version, exports) = self.add(tenant, name, name, manifest, grants).await;
-        let switch = Switch::to(version, Act::by("test", SystemClock.now()));
+        let switch = Switch::to(version, Act::by("test", SystemClock.now()).consenting(true));
         self.store.switch_version(tenant.id, name, &switch).await.expect("because it is there");
         self.changed(tenant).await;
         exports

@@ -26,7 +26,7 @@ steps:
 ";
 
 fn act() -> Act {
-    Act::by("test", SystemClock.now())
+    Act::by("test", SystemClock.now()).consenting(true)
 }
 
 /// Two versions of one plugin, the first one active: always-fails, which asks for another attempt, and checker.

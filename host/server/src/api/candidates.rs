@@ -10,7 +10,6 @@ use bulkhead_domain::policy::rollout::PARTS;
 use bulkhead_domain::policy::rollout::Slice;
 use bulkhead_flow::inbox::codec::rfc3339;
 use bulkhead_flow::tenants::Terms;
-use bulkhead_store::releases::Act;
 use bulkhead_store::releases::Ending;
 use bulkhead_store::releases::Kind;
 use bulkhead_store::releases::Rollout;
@@ -28,9 +27,8 @@ use crate::api::extract::Path;
 use crate::api::extract::Plugins;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
-use crate::api::releases::look;
+use crate::api::releases::act;
 use crate::api::state::Api;
-use crate::auth::scope::Scope;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -234,15 +232,8 @@ async fn start(
     (kind, version): (Kind, u32),
     terms: Terms,
 ) -> Result<(StatusCode, Json<CandidateView>)> {
-    // It runs with its grants, so it needs the consent that it would need to be active.
-    let may_consent = caller.may(Scope::Consent);
-    let act = Act::by(&caller.key, api.now());
-    let (_, needs_consent) = look(api, caller, name, version, may_consent).await?;
-    if needs_consent {
-        api.store.approve(caller.id(), name, version, &act).await?;
-    }
     let terms = serde_json::to_string(&terms).map_err(|error| Problem::internal(&error))?;
-    let rollout = api.store.start_rollout(caller.id(), name, kind, version, &terms, &act).await?;
+    let rollout = api.store.start_rollout(caller.id(), name, kind, version, &terms, &act(api, caller)).await?;
     api.changed(caller.id()).await;
     Ok((StatusCode::CREATED, Json(CandidateView::from(&rollout))))
 }
@@ -256,7 +247,7 @@ async fn end(
 ) -> Result<Json<CandidateView>> {
     let mut detail = serde_json::Map::new();
     detail.insert("reason".to_owned(), if promote { "promoted" } else { "stopped" }.into());
-    let ending = Ending { number: None, promote, detail, act: Act::by(&caller.key, api.now()) };
+    let ending = Ending { number: None, promote, detail, act: act(api, caller) };
     let ended = api.store.end_rollout(caller.id(), name, kind, &ending).await?;
     let ended = ended.ok_or_else(|| Problem::not_found("candidate of this kind under way in plugin", name))?;
     api.changed(caller.id()).await;
@@ -270,6 +261,7 @@ async fn end(
     params(("name" = String, Path, description = "The plugin's name")),
     responses(
         (status = 201, description = "It has begun", body = CandidateView),
+        (status = 403, description = "It asks for more than the active one, and nobody agreed to that"),
         (status = 409, description = "It is active or retired, a canary is under way, or the plugin asks for a preview of it")
     )
 )]
@@ -300,7 +292,11 @@ async fn stop_canary(
 #[utoipa::path(
     post, path = "/v1/plugins/{name}/canary/promote", tag = "plugins", summary = "Promote a canary",
     params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, description = "What it came to", body = CandidateView), (status = 404, description = "None is under way"))
+    responses(
+        (status = 200, description = "What it came to", body = CandidateView),
+        (status = 403, description = "It asks for more than the active one, and nobody agreed to that"),
+        (status = 404, description = "None is under way")
+    )
 )]
 async fn promote_canary(
     State(api): State<Api>,
@@ -317,6 +313,7 @@ async fn promote_canary(
     params(("name" = String, Path, description = "The plugin's name")),
     responses(
         (status = 201, description = "It has begun", body = CandidateView),
+        (status = 403, description = "It asks for more than the active one, and nobody agreed to that"),
         (status = 409, description = "It is active or retired, or a shadow is under way")
     )
 )]

@@ -296,7 +296,7 @@ impl Version {
         rollouts: &[Rollout],
         version: &catalogue::Version,
     ) -> Self {
-        let consent = || install::needs_consent(Some(known), version);
+        let consent = || install::needs_consent(known, version);
         let state = state(&known.0, rollouts, version.number, version.retired, consent);
         let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
         let grants = install::grants_of(version);
@@ -575,11 +575,6 @@ pub(super) fn refused(error: install::Error) -> Problem {
                 Refusal::Invalid(_) => Code::SignatureInvalid,
             };
             Problem::new(code, refusal.to_string()).hint(signature::HINT)
-        }
-        install::Error::Consent(difference) => {
-            let added = difference.added.join(", ");
-            Problem::new(Code::ConsentNeeded, format!("the version asks for more than the active one has: {added}"))
-                .hint("somebody with a key that has the scope `consent` approves it: bulkhead plugin approve NAME VERSION")
         }
         install::Error::Busy => {
             Problem::new(Code::Busy, "too many uploads are in work").retry_after(std::time::Duration::from_secs(5))

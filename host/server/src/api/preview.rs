@@ -10,6 +10,7 @@ use bulkhead_flow::preview;
 use bulkhead_flow::preview::LOOKED_AT_MAX;
 use bulkhead_flow::preview::Range;
 use bulkhead_flow::preview::Report;
+use bulkhead_store::releases::agreed;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,7 +25,6 @@ use crate::api::plugins::find;
 use crate::api::plugins::find_version;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
-use crate::api::releases::look;
 use crate::api::state::Api;
 use crate::api::time;
 use crate::auth::scope::Scope;
@@ -112,13 +112,16 @@ async fn preview_version(
 
 /// The version to compare with. Both of them may run, or it is refused.
 async fn against(api: &Api, caller: &Caller<Plugins>, name: &str, asked: &Asked) -> Result<Option<u32>> {
-    let (plugin, _) = find(api, caller.id(), name).await?;
+    let (plugin, active) = find(api, caller.id(), name).await?;
     let against = asked.against.or(plugin.active);
     for number in std::iter::once(asked.version).chain(against) {
-        if find_version(api, caller.id(), name, number).await?.retired {
+        let version = find_version(api, caller.id(), name, number).await?;
+        if version.retired {
             return Err(Problem::new(Code::Conflict, format!("version {number} of plugin `{name}` is retired")));
         }
-        look(api, caller, name, number, caller.may(Scope::Consent)).await?;
+        if !caller.may(Scope::Consent) {
+            agreed(&plugin, active.as_ref(), &version)?;
+        }
     }
     Ok(against)
 }

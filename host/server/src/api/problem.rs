@@ -223,6 +223,18 @@ impl From<bulkhead_store::Error> for Problem {
                 let detail = format!("version {version} of plugin `{plugin}` needs a preview first: {lack}");
                 Self::new(Code::PreviewRequired, detail).hint(format!("bulkhead plugin preview {plugin} {version}"))
             }
+            Error::Unagreed { plugin, version, added } => {
+                let added = added.join(", ");
+                Self::new(Code::ConsentNeeded, format!("the version asks for more than the active one has: {added}")).hint(
+                    format!("somebody with a key that has the scope `consent` approves it: bulkhead plugin approve {plugin} {version}"),
+                )
+            }
+            Error::Weaker { plugin } => {
+                let detail = format!(
+                    "what plugin `{plugin}` asks of its versions would become less: for that the key needs the scope `consent`"
+                );
+                Self::new(Code::ScopeMissing, detail).hint("somebody with a key that has that scope sets it")
+            }
             Error::Damaged(_) => Self::internal(&error),
         }
     }

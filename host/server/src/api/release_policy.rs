@@ -7,7 +7,6 @@ use bulkhead_domain::policy::proof::Preview;
 use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::proof::RequirePreview;
 use bulkhead_flow::inbox::codec::rfc3339;
-use bulkhead_store::releases::Act;
 use serde::Deserialize;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,6 +22,7 @@ use crate::api::extract::Read;
 use crate::api::plugins::find;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
+use crate::api::releases::act;
 use crate::api::state::Api;
 
 /// Previews that the answer shows.
@@ -133,12 +133,14 @@ async fn show_policy(State(api): State<Api>, caller: Caller<Read>, Path(name): P
     shown(&api, &caller, &name).await
 }
 
-/// Replaces it. The history keeps who did.
+/// Replaces it. The history keeps who did. Whoever it binds cannot lift it: to ask for less than now needs the scope
+/// `consent`.
 #[utoipa::path(
     put, path = "/v1/plugins/{name}/policy", tag = "plugins", summary = "Set what a plugin asks of its versions",
     request_body = Policy, params(("name" = String, Path, description = "The plugin's name")),
     responses(
         (status = 200, description = "The policy", body = Shown),
+        (status = 403, description = "It asks for less than now, and the key lacks the scope `consent`"),
         (status = 404, description = "No such plugin"),
         (status = 422, description = "It does not read")
     )
@@ -153,7 +155,7 @@ async fn put_policy(
     if let Some(fault) = policy.require_preview.as_ref().and_then(RequirePreview::fault) {
         return Err(Problem::new(Code::FieldInvalid, fault));
     }
-    api.store.set_release_policy(caller.id(), &name, &policy, &Act::by(&caller.key, api.now())).await?;
+    api.store.set_release_policy(caller.id(), &name, &policy, &act(&api, &caller)).await?;
     api.changed(caller.id()).await;
     shown(&api, &caller, &name).await
 }

@@ -29,13 +29,11 @@ use crate::api::page::Paging;
 use crate::api::plugins::Plugin;
 use crate::api::plugins::Version;
 use crate::api::plugins::find;
-use crate::api::plugins::find_version;
 use crate::api::plugins::present;
 use crate::api::plugins::refused;
 use crate::api::problem::Result;
 use crate::api::state::Api;
 use crate::auth::scope::Scope;
-use crate::install;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -45,6 +43,11 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(retire))
         .routes(routes!(approve))
         .routes(routes!(history))
+}
+
+/// What a caller does now. Whoever has the scope `consent` agrees with it to what it needs.
+pub(super) fn act<N>(api: &Api, caller: &Caller<N>) -> Act {
+    Act::by(&caller.key, api.now()).consenting(caller.may(Scope::Consent))
 }
 
 /// Which version.
@@ -72,31 +75,11 @@ async fn activate(
     Path(name): Path<String>,
     Body(number): Body<Number>,
 ) -> Result<Json<Plugin>> {
-    let may_consent = caller.may(Scope::Consent);
-    let (active, needs_consent) = look(&api, &caller, &name, number.version, may_consent).await?;
-    let act = Act::by(&caller.key, api.now());
-    let switch = Switch { seen: Some(active), approves: needs_consent, ..Switch::to(number.version, act) };
+    let (plugin, _) = find(&api, caller.id(), &name).await?;
+    let switch = Switch { seen: Some(plugin.active), ..Switch::to(number.version, act(&api, &caller)) };
     let plugin = api.installer.switch(caller.id(), &name, &switch).await.map_err(refused)?;
     api.changed(caller.id()).await;
     Ok(Json(Plugin::from(&plugin)))
-}
-
-/// The active version, and whether using this one needs consent, which the caller then has to be able to give.
-pub(super) async fn look<N>(
-    api: &Api,
-    caller: &Caller<N>,
-    name: &str,
-    number: u32,
-    may_consent: bool,
-) -> Result<(Option<u32>, bool)> {
-    let known = find(api, caller.id(), name).await?;
-    let wanted = find_version(api, caller.id(), name, number).await?;
-    let needs_consent = known.0.active != Some(number) && install::needs_consent(Some(&known), &wanted);
-    if needs_consent && !may_consent {
-        let difference = install::difference(&install::active_grants(Some(&known)), &install::grants_of(&wanted));
-        return Err(refused(install::Error::Consent(difference)));
-    }
-    Ok((known.0.active, needs_consent))
 }
 
 /// To which version.
@@ -125,12 +108,10 @@ async fn roll_back(
 ) -> Result<Json<Plugin>> {
     // A body is no must: the way back has to be short.
     let back: Back = if body.is_empty() { Back::default() } else { crate::api::extract::parse(&body)? };
-    let act = Act::by(&caller.key, api.now());
-    let mut switch = Switch::back(act);
+    let mut switch = Switch::back(act(&api, &caller));
     if let Some(version) = back.version {
-        let may_consent = caller.may(Scope::Consent);
-        let (active, needs_consent) = look(&api, &caller, &name, version, may_consent).await?;
-        (switch.to, switch.seen, switch.approves) = (Some(version), Some(active), needs_consent);
+        let (plugin, _) = find(&api, caller.id(), &name).await?;
+        (switch.to, switch.seen) = (Some(version), Some(plugin.active));
     }
     let plugin = api.installer.switch(caller.id(), &name, &switch).await.map_err(refused)?;
     api.changed(caller.id()).await;
@@ -150,7 +131,7 @@ async fn retire(
     Path(name): Path<String>,
     Body(number): Body<Number>,
 ) -> Result<StatusCode> {
-    api.store.retire(caller.id(), &name, number.version, &Act::by(&caller.key, api.now())).await?;
+    api.store.retire(caller.id(), &name, number.version, &act(&api, &caller)).await?;
     api.changed(caller.id()).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -166,7 +147,7 @@ async fn approve(
     caller: Caller<Consent>,
     Path((name, number)): Path<(String, u32)>,
 ) -> Result<Json<Version>> {
-    let version = api.store.approve(caller.id(), &name, number, &Act::by(&caller.key, api.now())).await?;
+    let version = api.store.approve(caller.id(), &name, number, &act(&api, &caller)).await?;
     api.changed(caller.id()).await;
     let known = find(&api, caller.id(), &name).await?;
     let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;

@@ -170,6 +170,7 @@ suite! { $
         a_candidate_is_counted_until_it_ends,
         of_many_that_end_a_candidate_one_does,
         a_promoted_candidate_is_active,
+        nothing_runs_that_nobody_agreed_to,
         a_version_needs_the_preview_that_its_plugin_asks_for,
         runs_remember_the_versions_that_they_began_with,
         what_plugins_are_allowed_is_kept,

@@ -34,7 +34,7 @@ pub(super) fn version(digest: &str) -> NewVersion {
         wasm: Bytes::from(format!("wasm of {digest}")),
         manifest: "{\"name\":\"p\"}".into(),
         inspection: "{\"imports\":[]}".into(),
-        grants: "[\"state\"]".into(),
+        grants: "{\"schedule\":false}".into(),
         author: "key_1".into(),
         approves: false,
         signature: None,

@@ -103,8 +103,7 @@ pub async fn consent_is_remembered(world: &mut World) -> Result<()> {
     assert_eq!(approved.approval, Some(("key_2".to_owned(), at(5))));
     let again = world.store.approve(tenant, "p", 2, &Act::by("key_3", at(6))).await?;
     assert_eq!(again.approval, Some(("key_2".to_owned(), at(5))), "who agreed first did");
-    let switch = Switch { approves: true, ..to(3) };
-    world.store.switch_version(tenant, "p", &switch).await?;
+    world.store.switch_version(tenant, "p", &Switch::to(3, by().consenting(true))).await?;
     let uploaded = NewVersion { approves: true, signature: Some("{\"by\":\"x\"}".to_owned()), ..version("4") };
     let (fourth, _) = world.store.add_version(tenant, "p", &uploaded, at(7)).await?;
     assert_eq!((fourth.approval, fourth.signature), (Some(("key_1".to_owned(), at(7))), uploaded.signature));
@@ -114,12 +113,59 @@ pub async fn consent_is_remembered(world: &mut World) -> Result<()> {
     world.restart().await;
     let versions = world.store.versions(tenant, "p", None, 9).await?;
     let agreed: Vec<_> = versions.iter().map(|version| version.approval.is_some()).collect();
-    assert_eq!(agreed, [true, true, true, false]);
+    assert_eq!(agreed, [true, false, true, false], "there was nothing to agree to in the third");
     assert_eq!(versions[3].signature, signed.signature);
     let history = world.store.history(tenant, "p", None, 10).await?;
     let told: Vec<_> = history.iter().map(|entry| (entry.action, entry.version)).collect();
-    assert_eq!(told, [(Action::Activated, 3), (Action::Approved, 3), (Action::Approved, 2)]);
+    assert_eq!(told, [(Action::Activated, 3), (Action::Approved, 2)]);
     assert!(matches!(world.store.approve(tenant, "p", 9, &by()).await, Err(Error::NotFound { .. })));
+    Ok(())
+}
+
+/// A version that asks to emit these.
+fn emitting(digest: &str, kinds: &[&str]) -> NewVersion {
+    NewVersion { grants: serde_json::json!({ "emit": kinds }).to_string(), ..version(digest) }
+}
+
+pub async fn nothing_runs_that_nobody_agreed_to(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    for (digest, kinds) in [("1", &[][..]), ("2", &["x"]), ("3", &["x"]), ("4", &["x", "y"])] {
+        world.store.add_version(tenant, "p", &emitting(digest, kinds), at(1)).await?;
+    }
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    let added = |error: Option<Error>| match error {
+        Some(Error::Unagreed { added, .. }) => added,
+        other => panic!("it is refused otherwise: {other:?}"),
+    };
+    assert_eq!(added(world.store.switch_version(tenant, "p", &to(4)).await.err()), ["emit x", "emit y"]);
+    for kind in [Kind::Canary, Kind::Shadow] {
+        assert_eq!(added(start(world, tenant, kind, 2).await.err()), ["emit x"]);
+    }
+    // Whoever may agree does so with what they do; what asks for no more needs nobody.
+    let agreeing = by().consenting(true);
+    world.store.switch_version(tenant, "p", &Switch::to(2, agreeing.clone())).await?;
+    let plugin = start(world, tenant, Kind::Canary, 3).await?.plugin;
+    start(world, tenant, Kind::Shadow, 3).await?;
+    // The way back leaves nobody with more than the active version has.
+    world.store.switch_version(tenant, "p", &back()).await?;
+    assert!(world.store.rollouts(tenant, plugin).await?.is_empty());
+    let history = world.store.history(tenant, "p", None, 2).await?;
+    let told: Vec<_> = history.iter().map(|entry| (entry.action, entry.version)).collect();
+    assert_eq!(told, [(Action::ShadowEnded, 3), (Action::CanaryEnded, 3)]);
+    let detail: serde_json::Value = serde_json::from_str(&history[0].detail).expect("because it is JSON");
+    assert_eq!((&detail["reason"], &detail["added"][0]), (&"asks-for-more".into(), &"emit x".into()));
+    let promotion = Ending { promote: true, ..ending(None) };
+    assert_eq!(world.store.end_rollout(tenant, "p", Kind::Canary, &promotion).await?, None);
+    assert_eq!(added(world.store.switch_version(tenant, "p", &to(3)).await.err()), ["emit x"]);
+    // What was agreed to goes on, whatever is active.
+    let start = world.store.start_rollout(tenant, "p", Kind::Canary, 3, "{}", &agreeing).await?;
+    world.store.switch_version(tenant, "p", &to(2)).await?;
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    assert_eq!(world.store.rollouts(tenant, plugin).await?, [start]);
+    world.store.end_rollout(tenant, "p", Kind::Canary, &promotion).await?.expect("because it is under way");
+    let versions = world.store.versions(tenant, "p", None, 9).await?;
+    let agreed: Vec<_> = versions.iter().map(|version| (version.number, version.approval.is_some())).collect();
+    assert_eq!(agreed, [(4, false), (3, true), (2, true), (1, false)], "not to what asks for nothing");
     Ok(())
 }
 
@@ -286,7 +332,11 @@ pub async fn a_version_needs_the_preview_that_its_plugin_asks_for(world: &mut Wo
     let previews = world.store.previews(tenant, plugin.id).await?;
     let seen: Vec<_> = previews.iter().map(|preview| (preview.version, preview.against)).collect();
     assert_eq!(seen, [(3, Some(1)), (2, None), (2, Some(3)), (2, Some(1))]);
-    world.store.set_release_policy(tenant, "p", &ReleasePolicy::default(), &late).await?;
+    // What is asked becomes more by anybody, and less only by those who may agree.
+    let less = ReleasePolicy::default();
+    let refused = world.store.set_release_policy(tenant, "p", &less, &late).await;
+    assert!(matches!(refused, Err(Error::Weaker { .. })), "{refused:?}");
+    world.store.set_release_policy(tenant, "p", &less, &late.clone().consenting(true)).await?;
     assert_eq!(switch(world, 3).await, None);
     let other = world.tenant("b").await?;
     assert!(world.store.previews(other, plugin.id).await?.is_empty());

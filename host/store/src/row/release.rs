@@ -75,9 +75,6 @@ pub(crate) fn tally_text(tally: &Tally) -> String {
     serde_json::to_string(tally).expect("because numbers and JSON are always JSON")
 }
 
-/// Why a candidate ends whose version is activated.
-pub(crate) const BECAME_ACTIVE: &str = "{\"reason\":\"became-active\"}";
-
 /// What a switch says of itself: from which version it leads away, and the preview that let it.
 pub(crate) fn switch_text(from: Option<u32>, proof: Option<&Preview>) -> String {
     let mut detail = serde_json::Map::new();

@@ -21,7 +21,9 @@ use crate::releases::Releases;
 use crate::releases::Rollout;
 use crate::releases::Switch;
 use crate::releases::Tally;
+use crate::releases::agreed;
 use crate::releases::lack;
+use crate::releases::over;
 use crate::sqlite::Sqlite;
 use crate::sqlite::catalogue::find_plugin;
 use crate::sqlite::catalogue::no_plugin;
@@ -29,7 +31,6 @@ use crate::sqlite::fault;
 use crate::sqlite::row::Columns;
 use crate::sqlite::row::catalogue::version;
 use crate::sqlite::row::catalogue::version_columns;
-use crate::sqlite::row::release::BECAME_ACTIVE;
 use crate::sqlite::row::release::action_text;
 use crate::sqlite::row::release::actions;
 use crate::sqlite::row::release::against_number;
@@ -249,25 +250,62 @@ async fn agree(tx: &mut Transaction<'_>, tenant: TenantId, plugin: &Plugin, numb
     Ok(agreed)
 }
 
+/// Looks whether a version may run with what it asks for. Whoever may agree to that does so with it.
+async fn consent(
+    tx: &mut Transaction<'_>,
+    tenant: TenantId,
+    plugin: &Plugin,
+    version: &Version,
+    act: &Act,
+) -> Result<()> {
+    let active = match plugin.active {
+        Some(number) => Some(find_version(tx, tenant, plugin, number).await?),
+        None => None,
+    };
+    match agreed(plugin, active.as_ref(), version) {
+        Err(Error::Unagreed { .. }) if act.consents => {
+            agree(tx, tenant, plugin, version.number, act).await?;
+            Ok(())
+        }
+        judged => judged,
+    }
+}
+
+/// Ends a candidate's time, and says why and what it came to.
+async fn remove_rollout(
+    tx: &mut Transaction<'_>,
+    tenant: TenantId,
+    rollout: &Rollout,
+    detail: &serde_json::Map<String, serde_json::Value>,
+    act: &Act,
+) -> Result<()> {
+    let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND kind = ?";
+    tx.execute(sql, |args| _ = args.int(tenant.0).int(rollout.plugin.0).int(kind_number(rollout.kind))).await?;
+    let detail = end_text(detail, &rollout.tally);
+    note(tx, tenant, rollout.plugin, (actions(rollout.kind).1, rollout.version), act, &detail).await?;
+    Ok(())
+}
+
 async fn make_active(
     tx: &mut Transaction<'_>,
     tenant: TenantId,
     plugin: Plugin,
-    (action, number, proof): (Action, u32, Option<Preview>),
+    (action, version, proof): (Action, &Version, Option<Preview>),
     act: &Act,
 ) -> Result<Plugin> {
+    let number = version.number;
     let sql = "UPDATE plugins SET previous = active, active = ? WHERE tenant = ? AND id = ?";
     tx.execute(sql, |args| _ = args.int(i64::from(number)).int(tenant.0).int(plugin.id.0)).await?;
     let sql =
         "UPDATE plugin_versions SET activated = coalesce(activated, ?) WHERE tenant = ? AND plugin = ? AND number = ?";
     tx.execute(sql, |args| _ = args.int(act.at.0).int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
     note(tx, tenant, plugin.id, (action, number), act, &switch_text(plugin.active, proof.as_ref())).await?;
-    // A candidate that is active has nobody to be compared with.
-    let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND version = ? RETURNING kind";
-    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
-    for row in &rows {
-        let kind = if Columns::new(row).int()? == kind_number(Kind::Canary) { Kind::Canary } else { Kind::Shadow };
-        note(tx, tenant, plugin.id, (actions(kind).1, number), act, BECAME_ACTIVE).await?;
+    for kind in [Kind::Canary, Kind::Shadow] {
+        let Some(rollout) = find_rollout(tx, tenant, plugin.id, kind).await? else { continue };
+        let candidate = find_version(tx, tenant, &plugin, rollout.version).await?;
+        if let Some(detail) = over(&plugin, version, &candidate)? {
+            remove_rollout(tx, tenant, &rollout, &detail, act).await?;
+        }
     }
     tx.settings_changed(tenant).await?;
     Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
@@ -291,11 +329,9 @@ fn switch_version<'a>(
             return Err(conflict(name, "another version became active meanwhile; look again"));
         }
         let proof = proof(tx, *tenant, &plugin, &version, switch.act.at).await?;
-        if switch.approves {
-            agree(tx, *tenant, &plugin, number, &switch.act).await?;
-        }
+        consent(tx, *tenant, &plugin, &version, &switch.act).await?;
         let action = if switch.back { Action::RolledBack } else { Action::Activated };
-        make_active(tx, *tenant, plugin, (action, number, proof), &switch.act).await
+        make_active(tx, *tenant, plugin, (action, &version, proof), &switch.act).await
     })
 }
 
@@ -345,6 +381,9 @@ fn set_release_policy<'a>(
         let plugin = find_plugin(tx, *tenant, name).await?;
         if plugin.policy == *policy {
             return Ok(());
+        }
+        if !act.consents && policy.is_weaker_than(&plugin.policy) {
+            return Err(Error::Weaker { plugin: plugin.name });
         }
         let text = policy_text(policy);
         let sql = "UPDATE plugins SET policy = ? WHERE tenant = ? AND id = ?";
@@ -404,9 +443,11 @@ fn start_rollout<'a>(tx: &'a mut Transaction<'_>, start: &'a Start) -> BoxFuture
             // Nothing comes of it.
             Kind::Shadow => None,
         };
+        // It runs with its grants, whatever becomes of what it does.
+        consent(tx, *tenant, &plugin, &candidate, act).await?;
         let detail = start_text(terms, proof.as_ref());
         let number = note(tx, *tenant, plugin.id, (actions(*kind).0, *version), act, &detail).await?;
-        let Act { author, at } = act.clone();
+        let Act { author, at, .. } = act.clone();
         let sql = "INSERT INTO rollouts (tenant, plugin, kind, number, version, author, started, terms, tally)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let tally = Tally::default();
@@ -447,21 +488,21 @@ fn end_rollout<'a>(
         let found = find_rollout(tx, *tenant, plugin.id, *kind).await?;
         let found = found.filter(|rollout| end.number.is_none_or(|number| number == rollout.number));
         let Some(rollout) = found else { return Ok(None) };
-        let proof = if end.promote {
+        let promoted = if end.promote {
             let version = find_version(tx, *tenant, &plugin, rollout.version).await?;
             // What was new enough to begin with does not age while the canary goes on.
-            proof(tx, *tenant, &plugin, &version, rollout.started).await?
+            let proof = proof(tx, *tenant, &plugin, &version, rollout.started).await?;
+            consent(tx, *tenant, &plugin, &version, &end.act).await?;
+            Some((version, proof))
         } else {
             None
         };
-        let sql = "DELETE FROM rollouts WHERE tenant = ? AND plugin = ? AND kind = ?";
-        tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(kind_number(*kind))).await?;
-        let detail = end_text(&end.detail, &rollout.tally);
-        note(tx, *tenant, plugin.id, (actions(*kind).1, rollout.version), &end.act, &detail).await?;
-        if end.promote {
-            make_active(tx, *tenant, plugin, (Action::Activated, rollout.version, proof), &end.act).await?;
-        } else {
-            tx.settings_changed(*tenant).await?;
+        remove_rollout(tx, *tenant, &rollout, &end.detail, &end.act).await?;
+        match promoted {
+            Some((version, proof)) => {
+                make_active(tx, *tenant, plugin, (Action::Activated, &version, proof), &end.act).await?;
+            }
+            None => tx.settings_changed(*tenant).await?,
         }
         Ok(Some(rollout))
     })

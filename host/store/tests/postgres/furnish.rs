@@ -71,14 +71,14 @@ pub async fn furnish(store: &Postgres, tenant: TenantId, fence: Fence, word: &st
         wasm: Bytes::copy_from_slice(word.as_bytes()),
         manifest: word.to_owned(),
         inspection: word.to_owned(),
-        grants: word.to_owned(),
+        grants: format!("{{\"secrets\":[\"{word}\"]}}"),
         author: word.to_owned(),
         approves: false,
         signature: None,
     };
     store.add_version(tenant, word, &version, NOW).await?;
     store.set_config(tenant, word, word).await?;
-    let act = Act::by(word, NOW);
+    let act = Act::by(word, NOW).consenting(true);
     let plugin = store.switch_version(tenant, word, &Switch::to(1, act.clone())).await?.id;
     let candidate = NewVersion { digest: format!("sha256:{word} 2"), signature: Some(word.to_owned()), ..version };
     store.add_version(tenant, word, &candidate, NOW).await?;

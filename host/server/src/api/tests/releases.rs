@@ -94,6 +94,53 @@ async fn a_preview_runs_what_may_run_for_whoever_may_read() {
 }
 
 #[tokio::test]
+async fn a_canary_does_not_outlive_the_consent_that_let_it() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let limited = host.user(user.tenant.clone(), &["read", "plugins"]).await;
+    let grants = json!({"emit": ["x.y"]});
+    for (digest, grants) in [("1", &json!({})), ("2", &grants), ("3", &grants)] {
+        version(&host, &user, digest, grants.clone()).await;
+    }
+    for number in [1, 2] {
+        user.post("/v1/plugins/p/activate", json!({"version": number})).await;
+    }
+    let call = async |path: &str, body: Value| {
+        let answer = limited.call("POST", path, &[], body.to_string()).await;
+        (answer.status.as_u16(), answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let canary = json!({"version": 3, "percent": 5});
+    assert_eq!(call("/v1/plugins/p/canary", canary.clone()).await.0, 201, "it asks for no more");
+    user.post("/v1/plugins/p/rollback", json!({})).await;
+    assert_eq!(call("/v1/plugins/p/activate", json!({"version": 3})).await, (403, "consent-needed".to_owned()));
+    assert_eq!(call("/v1/plugins/p/canary/promote", json!({})).await.0, 404, "it has ended");
+    assert_eq!(call("/v1/plugins/p/canary", canary).await, (403, "consent-needed".to_owned()));
+    let history = user.get("/v1/plugins/p/history?limit=1").await;
+    let ended = &history["items"][0];
+    assert_eq!((&ended["action"], &ended["detail"]["reason"]), (&json!("canary-ended"), &json!("asks-for-more")));
+    assert_eq!(user.get("/v1/plugins/p").await["active"], 1);
+}
+
+#[tokio::test]
+async fn who_is_bound_by_a_policy_cannot_lift_it() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let limited = host.user(user.tenant.clone(), &["read", "plugins"]).await;
+    version(&host, &user, "1", json!({})).await;
+    let put = async |user: &User<'_>, asked: Value| {
+        let body = json!({ "require_preview": asked }).to_string();
+        let answer = user.call("PUT", "/v1/plugins/p/policy", &[], body).await;
+        (answer.status.as_u16(), answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(put(&limited, json!({"min_runs": 10})).await.0, 200);
+    assert_eq!(put(&limited, json!({"min_runs": 20, "within_hours": 1})).await.0, 200, "that is more");
+    for weaker in [Value::Null, json!({"min_runs": 1, "within_hours": 1}), json!({"min_runs": 20})] {
+        assert_eq!(put(&limited, weaker.clone()).await, (403, "scope-missing".to_owned()), "{weaker}");
+    }
+    assert_eq!(put(&user, Value::Null).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_tenants_ceiling_cuts_what_its_plugins_are_granted() {
     let host = Host::start().await;
     let (user, operator) = (host.tenant("acme").await, host.operator().await);
