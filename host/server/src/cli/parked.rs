@@ -133,7 +133,11 @@ impl Parked {
             }
             Action::Redrive { runs, which, all } => {
                 let answer = client.post(&["v1", "parked", "redrive"], &which.body(&runs, all)?).await?;
-                screen::line(&format!("{} will run again", counted(&answer, "redriven")))
+                screen::line(&format!("{} will run again", counted(&answer, "redriven")))?;
+                if number(&answer, "/redriven") == 0 {
+                    screen::note("none of these is parked: what is still retried runs again by itself")?;
+                }
+                Ok(())
             }
             Action::Discard { runs, which, all, yes } => {
                 let body = which.body(&runs, all)?;

@@ -111,7 +111,9 @@ fn of_run(run: &Value, paint: Paint) -> Branch {
     below.extend(waits(run, paint));
     below.extend(log_lines(run.get("logs").unwrap_or(&Value::Null)).iter().map(|line| log_line(line, paint)));
     if state == "parked" {
-        below.push(paint.dim(&format!("bulkhead parked redrive {}", clean(&at(run, "/id")))));
+        let id = clean(&at(run, "/id"));
+        below.push(paint.dim(&format!("bulkhead plugin replay {id}")));
+        below.push(paint.dim(&format!("bulkhead parked redrive {id}")));
     }
     Branch { title, below }
 }
@@ -192,6 +194,7 @@ mod tests {
             "│    limit:fuel: too much",
             "│    waits: for a person",
             "│    info  hello",
+            "│    bulkhead plugin replay run_1",
             "│    bulkhead parked redrive run_1",
             "├─ to crm  pending  eff_1",
             "│    waits: the sink is down",

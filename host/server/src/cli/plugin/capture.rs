@@ -1,8 +1,11 @@
 //! `bulkhead plugin capture`: a recorded call of a host as a fixture for `bulkhead plugin test`.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
+use bulkhead_domain::policy::verdict::Outcome;
 use bulkhead_domain::recording;
 use bulkhead_domain::recording::REDACTED;
 use bulkhead_domain::recording::Read;
@@ -12,6 +15,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::Map;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::cli::client::Client;
 use crate::cli::error::Error;
@@ -27,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   bulkhead plugin capture RUN                      # writes tests/RUN.json
   bulkhead plugin capture RUN -o tests/big-order.json
   bulkhead plugin capture RUN -o -                 # to standard output
+  bulkhead plugin capture RUN --force              # over a file that is there
 
 The fixture expects what happened then. For a failure, change `expect` to what ought to happen.";
 
@@ -39,6 +44,9 @@ pub struct Capture {
     /// The file; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
 }
 
 impl Capture {
@@ -58,13 +66,34 @@ impl Capture {
         if let Some(folder) = file.parent() {
             tokio::fs::create_dir_all(folder).await.map_err(|cause| Error::file(folder, "made", &cause))?;
         }
-        tokio::fs::write(&file, text).await.map_err(|cause| Error::file(&file, "written", &cause))?;
+        write(&file, &text, self.force).await?;
         if !recording.redacted.is_empty() {
             let places: Vec<&str> = recording.redacted.iter().map(String::as_str).collect();
             screen::note(&format!("`{REDACTED}` stands for what was taken out of: {}", places.join(", ")))?;
         }
-        screen::line(&format!("{} written; `bulkhead plugin test` runs it", file.display()))
+        if matches!(recording.ended.outcome, Outcome::Done) {
+            return screen::line(&format!("{} written; `bulkhead plugin test` runs it", file.display()));
+        }
+        screen::line(&format!("{} written; it expects the failure", file.display()))?;
+        screen::line("next: change `expect` to what ought to happen, mend the plugin, then bulkhead plugin test")
     }
+}
+
+/// A fixture may have been worked on by hand, so one that is there stays unless it is meant.
+async fn write(file: &Path, text: &str, force: bool) -> Result<()> {
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create_new(!force).create(force).truncate(force);
+    let opened = options.open(file).await;
+    if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+        let there = format!("{} is there already: --force replaces it, -o writes another file", file.display());
+        return Err(Error::failed(there));
+    }
+    let written = async {
+        let mut file = opened?;
+        file.write_all(text.as_bytes()).await?;
+        file.flush().await
+    };
+    written.await.map_err(|cause| Error::file(file, "written", &cause))
 }
 
 /// The call as a fixture.
@@ -121,7 +150,6 @@ mod tests {
     use bulkhead_domain::policy::limits::InstancePolicy;
     use bulkhead_domain::policy::limits::Limits;
     use bulkhead_domain::policy::verdict::Failure;
-    use bulkhead_domain::policy::verdict::Outcome;
     use bulkhead_domain::recording::Ended;
     use bulkhead_domain::recording::FORMAT;
     use bulkhead_domain::recording::Place;
@@ -194,5 +222,17 @@ mod tests {
         assert_eq!(read.seed.as_deref(), Some("07".repeat(32).as_str()));
         let expect = read.expect.expect("because it says what happened");
         assert_eq!(expect.failure.and_then(|why| why.code).as_deref(), Some("plugin:reject"));
+    }
+
+    #[tokio::test]
+    async fn a_fixture_that_is_there_is_replaced_only_by_force() {
+        let folder = tempfile::tempdir().expect("because there is a temporary folder");
+        let file = folder.path().join("run_1.json");
+        write(&file, "the long first one", false).await.expect("because it is not there");
+        let error = write(&file, "second", false).await.expect_err("because it is there");
+        assert!(error.to_string().contains("--force"), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).expect("because it is there"), "the long first one");
+        write(&file, "third", true).await.expect("because it is meant");
+        assert_eq!(std::fs::read_to_string(&file).expect("because it is there"), "third");
     }
 }

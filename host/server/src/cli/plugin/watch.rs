@@ -82,6 +82,13 @@ enum Change {
     Source,
 }
 
+/// The last good build.
+struct Tried {
+    built: Built,
+    /// Whether a host has it.
+    pushed: bool,
+}
+
 impl Watch {
     /// Does it, until it is interrupted.
     pub async fn run(self, connection: &Connection) -> Result<()> {
@@ -119,24 +126,32 @@ impl Watch {
         &self,
         change: Change,
         bench: &Bench,
-        built: &mut Option<Built>,
+        built: &mut Option<Tried>,
         client: Option<&Client>,
     ) -> Result<()> {
         clear()?;
         let project = Project::open(&self.folder).await?;
         if change == Change::Source || built.is_none() {
             *built = None;
-            *built = Some(build::build(&project, bench).await?);
+            *built = Some(Tried { built: build::build(&project, bench).await?, pushed: false });
         }
-        let Some(built) = built.as_ref() else { return Ok(()) };
+        let Some(Tried { built, pushed }) = built.as_mut() else { return Ok(()) };
         let took = value::micros(u64::try_from(built.took.as_micros()).unwrap_or(u64::MAX));
         let paint = Paint::stdout();
         let name = &project.manifest.plugin.name;
         screen::line(&format!("{} {}  built in {took}", paint.green("ok"), paint.bold(name)))?;
         self.check(&project, bench, built).await?;
-        let Some(client) = client.filter(|_| change == Change::Source) else { return Ok(()) };
+        // A build whose fixtures were wrong is uploaded once they are mended.
+        let Some(client) = client else {
+            let unknown = "no host is known (BULKHEAD_KEY, or a profile), so nothing is uploaded";
+            return if self.no_push { Ok(()) } else { screen::note(unknown) };
+        };
+        if *pushed {
+            return Ok(());
+        }
         let component = Component::read(&project.folder, None, None).await?;
         let answer = upload(client, &component, true).await?;
+        *pushed = true;
         screen::line(&format!("{} version {} is active", paint.green("ok"), at(&answer, "/version")))
     }
 
