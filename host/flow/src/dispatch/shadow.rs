@@ -6,10 +6,17 @@
 //! ```
 //!
 //! It comes after the batch, on a thread that the batch does not need, and rests four times as long as it works: it takes
-//! at most a fifth of one core of a node, whatever its tenant publishes, and can neither slow a batch nor fail it.
+//! at most a fifth of one core of a node, whatever its tenant publishes, and can neither slow a batch nor fail it. Tenants
+//! take turns, and a run that takes longer than a shadow may is given up.
+
+mod queue;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -23,7 +30,7 @@ use bulkhead_domain::id::TenantId;
 use bulkhead_store::releases::Kind;
 use bulkhead_store::releases::Tally;
 use bulkhead_store::state::Versioned;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatch;
@@ -32,6 +39,8 @@ use crate::dispatch::overlay::Known;
 use crate::dispatch::overlay::Overlay;
 use crate::dispatch::pipeline::Run;
 use crate::dispatch::pipeline::Sessions;
+use crate::dispatch::shadow::queue::Queue;
+use crate::preview::Cancel;
 use crate::preview::Did;
 use crate::preview::Previewer;
 use crate::tenants::TenantView;
@@ -39,10 +48,10 @@ use crate::tenants::TenantView;
 /// Runs of one batch that are made again: with an event, its effects and the state that it saw each, which the limits of
 /// all of these bound.
 pub(super) const SAMPLES_MAX: usize = 8;
-/// Runs that wait to be made again, over all tenants.
-const WAITING_MAX: usize = 64;
 /// For each moment of work so many of rest.
 const REST: u32 = 4;
+/// How long one run may take, whatever its rule and its plugins may take for real.
+const TIME: Duration = Duration::from_secs(2);
 
 /// A run as the active version made it.
 pub struct Sample {
@@ -63,17 +72,33 @@ pub struct Sample {
 /// A sample, with the tenant as it was.
 type Asked = (Arc<TenantView>, Sample);
 
-/// Where samples go; a bounded queue.
+/// Where samples go.
 pub(super) struct Shadows {
     previewer: Previewer,
-    sender: mpsc::Sender<Asked>,
-    receiver: std::sync::Mutex<Option<mpsc::Receiver<Asked>>>,
+    queue: Mutex<Queue<Asked>>,
+    pushed: Notify,
 }
 
 impl Shadows {
     pub(super) fn new(previewer: Previewer) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        Self { previewer, sender, receiver: std::sync::Mutex::new(Some(receiver)) }
+        Self { previewer, queue: Mutex::default(), pushed: Notify::new() }
+    }
+
+    /// Gives back what there is no room for.
+    fn push(&self, asked: Asked) -> Option<Asked> {
+        let left_out = self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(asked.0.tenant.id, asked);
+        self.pushed.notify_one();
+        left_out
+    }
+
+    async fn next(&self) -> Asked {
+        loop {
+            if let Some(asked) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+                return asked;
+            }
+            // What was pushed meanwhile is remembered.
+            self.pushed.notified().await;
+        }
     }
 }
 
@@ -88,9 +113,7 @@ impl Dispatch {
             self.count_shadow(view, &plugin, &Tally { skipped, ..Tally::default() });
         }
         for sample in samples {
-            if let Err(error) = shadows.sender.try_send((Arc::clone(view), sample)) {
-                let (mpsc::error::TrySendError::Full((view, sample))
-                | mpsc::error::TrySendError::Closed((view, sample))) = error;
+            if let Some((view, sample)) = shadows.push((Arc::clone(view), sample)) {
                 self.count_shadow(&view, &sample.plugin, &Tally { skipped: 1, ..Tally::default() });
             }
         }
@@ -104,32 +127,21 @@ impl Dispatch {
     }
 
     pub(super) async fn run_shadows(self: Arc<Self>, stop: CancellationToken) {
-        let receiver = self
-            .shadows
-            .as_ref()
-            .and_then(|shadows| shadows.receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
-        let Some(mut receiver) = receiver else { return };
+        let Some(shadows) = &self.shadows else { return };
         let mut kept: Kept = None;
         loop {
-            let next = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                next = receiver.recv() => next,
-            };
-            let Some((view, sample)) = next else { return };
+            let Some((view, sample)) = stop.run_until_cancelled(shadows.next()).await else { return };
             let began = Instant::now();
             let plugin = sample.plugin.clone();
-            let tally = self.run_again(&view, sample, &mut kept).await;
+            let Some(tally) = stop.run_until_cancelled(self.run_again(&view, sample, &mut kept)).await else { return };
             self.count_shadow(&view, &plugin, &tally.unwrap_or(Tally { skipped: 1, ..Tally::default() }));
-            let rest = (began.elapsed() * REST).min(Duration::from_secs(5));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(rest) => {}
+            if stop.run_until_cancelled(tokio::time::sleep(began.elapsed() * REST)).await.is_none() {
+                return;
             }
         }
     }
 
-    /// Makes one run again with the candidate; none if it could not be.
+    /// Makes one run again with the candidate; none if it could not be, or took too long.
     async fn run_again(&self, view: &TenantView, sample: Sample, kept: &mut Kept) -> Option<Tally> {
         let previewer = &self.shadows.as_ref()?.previewer;
         let candidate = view.shadows.get(&sample.plugin)?;
@@ -139,7 +151,9 @@ impl Dispatch {
                 self.directory.view_with(tenant, &sample.plugin, Some(candidate.plugin.version)).await.ok()??;
             *kept = Some((name, Arc::new(with)));
         }
-        let mut shared = previewer.shared(Arc::clone(&kept.as_ref()?.1));
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let cancel = Cancel(Arc::clone(&cancelled));
+        let mut shared = previewer.shared(Arc::clone(&kept.as_ref()?.1), &cancelled);
         shared.now = sample.now;
         let runtime = tokio::runtime::Handle::current();
         let known = Known { values: sample.state.iter().cloned().collect(), ..Known::default() };
@@ -147,15 +161,23 @@ impl Dispatch {
         let cache = overlay::cache(0);
         let state = Overlay::new(tenant, sample.now, Arc::clone(&self.store), cache, runtime).knowing(known);
         let state = Arc::new(state);
-        let ran = tokio::task::spawn_blocking(move || {
+        let mut ran = tokio::task::spawn_blocking(move || {
             let view = Arc::clone(&shared.view);
             let rule = view.rules.rule(&sample.rule)?;
             let mut sessions = Sessions::new();
             let ran = Run::new(&shared, &mut sessions, &state, rule, &sample.event, 1).go();
             let did = Did::new(&ran, &sample.plugin, state.take_run());
-            Some(compared(&sample, &did))
+            // One that was cancelled tells nothing about its version.
+            (!cancelled.load(Ordering::Relaxed)).then(|| compared(&sample, &did))
         });
-        ran.await.ok()?
+        match tokio::time::timeout(TIME, &mut ran).await {
+            Ok(ran) => ran.ok()?,
+            Err(_) => {
+                drop(cancel);
+                // It is at work until it has noticed, and that counts.
+                ran.await.ok()?
+            }
+        }
     }
 }
 

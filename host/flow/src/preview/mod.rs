@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::event::Logged;
@@ -99,6 +99,16 @@ pub struct Prepared {
     cache: overlay::Cache,
     runtime: tokio::runtime::Handle,
     store: Store,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// Ends runs that nobody waits for any more, and the one under way, when it is dropped.
+pub(crate) struct Cancel(pub(crate) Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One of the two versions.
@@ -128,10 +138,11 @@ impl Previewer {
         version: u32,
         range: Range,
     ) -> Result<Prepared, Error> {
+        let cancelled = Arc::new(AtomicBool::new(false));
         let side = async |version: Option<u32>| -> Result<Side, Error> {
             let view = self.directory.view_with(tenant, plugin, version).await?;
             let view = view.ok_or_else(|| Error::NoVersion(version.unwrap_or_default()))?;
-            Ok(Side { shared: self.shared(Arc::new(view)), sessions: Sessions::new() })
+            Ok(Side { shared: self.shared(Arc::new(view), &cancelled), sessions: Sessions::new() })
         };
         let sides = [side(against).await?, side(Some(version)).await?];
         let (events, looked_at) = self.events(&sides[1].shared.view, plugin, range).await?;
@@ -144,6 +155,7 @@ impl Previewer {
             cache: overlay::cache(CACHE_BYTES),
             runtime: tokio::runtime::Handle::current(),
             store: Arc::clone(&self.store),
+            cancelled,
         })
     }
 
@@ -161,7 +173,7 @@ impl Previewer {
     }
 
     /// What its runs share: nothing goes out, nothing is recorded.
-    pub(crate) fn shared(&self, view: Arc<TenantView>) -> Shared {
+    pub(crate) fn shared(&self, view: Arc<TenantView>, cancelled: &Arc<AtomicBool>) -> Shared {
         Shared {
             view,
             sandbox: self.sandbox.clone(),
@@ -169,7 +181,7 @@ impl Previewer {
             runtime: tokio::runtime::Handle::current(),
             now: Timestamp(0),
             effect_secret: self.effect_secret,
-            cancelled: Arc::new(AtomicBool::new(false)),
+            cancelled: Arc::clone(cancelled),
             hops_max: u16::MAX,
             slice: Duration::MAX,
             shards: self.store.host_shards(),
@@ -218,9 +230,29 @@ fn reached(view: &TenantView, plugin: &str, event: &Logged) -> Vec<usize> {
 }
 
 impl Prepared {
-    /// Runs both versions over the events, until they are done or `deadline` has come. Blocks, and uses a processor.
-    #[must_use]
-    pub fn go(mut self, deadline: Instant) -> Report {
+    /// Runs both versions over the events, for so long at most; the run that is under way then ends, too. Whoever does not
+    /// wait any more ends all of it. `done` sees the report when the work is over, on the thread that did it, whether
+    /// somebody waits or not.
+    pub async fn go(
+        self,
+        time: Duration,
+        done: impl FnOnce(&Report) + Send + 'static,
+    ) -> Result<Report, tokio::task::JoinError> {
+        let cancel = Cancel(Arc::clone(&self.cancelled));
+        // Guests block the thread that they run on.
+        let mut work = tokio::task::spawn_blocking(move || {
+            let report = self.compute();
+            done(&report);
+            report
+        });
+        if let Ok(ended) = tokio::time::timeout(time, &mut work).await {
+            return ended;
+        }
+        drop(cancel);
+        work.await
+    }
+
+    fn compute(mut self) -> Report {
         let events = std::mem::take(&mut self.events);
         let version = |side: &Side| side.shared.view.plugins.get(&self.plugin).map(|active| active.version);
         let mut report = Report {
@@ -231,15 +263,14 @@ impl Prepared {
             ..Report::default()
         };
         let (mut fuel, mut micros) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for (at, (event, rules)) in events.iter().enumerate() {
-            if Instant::now() >= deadline {
-                report.left_out = events.len() - at;
-                break;
-            }
+        'events: for (at, (event, rules)) in events.iter().enumerate() {
             for rule in rules {
                 let view = Arc::clone(&self.sides[1].shared.view);
                 let rule = &view.rules.rules()[*rule];
-                let pair = self.both(rule, event);
+                let Some(pair) = self.both(rule, event, &mut report.burned) else {
+                    report.left_out = events.len() - at;
+                    break 'events;
+                };
                 for (place, did) in [&pair.older, &pair.newer].into_iter().enumerate() {
                     fuel[place].push(did.counts.fuel);
                     micros[place].push(did.counts.micros);
@@ -252,8 +283,12 @@ impl Prepared {
         report
     }
 
-    /// One run with both versions, over the same state.
-    fn both<'e>(&mut self, rule: &'e Rule, event: &'e Logged) -> Pair<'e> {
+    /// One run with both versions, over the same state; none if the time was up before both had ended. What it used counts
+    /// all the same.
+    fn both<'e>(&mut self, rule: &'e Rule, event: &'e Logged, burned: &mut u64) -> Option<Pair<'e>> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return None;
+        }
         let past = self.past(rule, event);
         let (attempt, now) = past.attempt.unwrap_or((1, event.recorded));
         let settings = match self.sides[0].shared.view.plugins.get(&self.plugin) {
@@ -266,20 +301,27 @@ impl Prepared {
         let state = Overlay::new(tenant, now, store, cache, self.runtime.clone()).knowing(past.known);
         let state = Arc::new(state);
         let plugin = &self.plugin;
-        let [(older, _), (newer, logs)] = self.sides.each_mut().map(|side| {
+        let cancelled = &self.cancelled;
+        let [older, newer] = self.sides.each_mut().map(|side| {
+            if cancelled.load(Ordering::Relaxed) {
+                return None;
+            }
             side.shared.now = now;
             // Sessions are made with settings; those of another time are made for this run.
             let mut other = side.sessions_with(plugin, &settings);
             let sessions = other.as_mut().unwrap_or(&mut side.sessions);
             let ran = Run::new(&side.shared, sessions, &state, rule, event, attempt).go();
-            (Did::new(&ran, plugin, state.take_run()), ran.logs)
+            *burned += ran.used.values().map(|used| used.fuel).sum::<u64>();
+            Some((Did::new(&ran, plugin, state.take_run()), ran.logs))
         });
+        // One that was cancelled tells nothing about its version.
+        let ((older, _), (newer, logs)) = older.zip(newer).filter(|_| !cancelled.load(Ordering::Relaxed))?;
         let state = match (past.attempt.is_some(), state.has_read_now()) {
             (true, false) => Seen::Recorded,
             (true, true) if is_known => Seen::Partly,
             _ => Seen::Now,
         };
-        Pair { event: &event.event.id, rule: rule.name(), state, older, newer, logs }
+        Some(Pair { event: &event.event.id, rule: rule.name(), state, older, newer, logs })
     }
 
     /// What the recordings of a run tell; of its last attempt that has any.

@@ -30,8 +30,11 @@ pub struct Report {
     pub events: usize,
     /// Runs compared: an event can start several.
     pub runs: usize,
-    /// Events that were left out because the time was up.
+    /// Events that were left out, or not run by all of their rules, because the time was up.
     pub left_out: usize,
+    /// Fuel of all plugins, in all runs of both versions.
+    #[serde(skip)]
+    pub burned: u64,
     /// How many runs saw which state.
     pub state: States,
     /// How many runs of each kind, with samples.

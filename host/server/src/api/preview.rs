@@ -1,7 +1,6 @@
 //! Previews: a version of a plugin on the tenant's past events, beside the active one, with nothing applied.
 
 use std::time::Duration;
-use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -34,7 +33,7 @@ use crate::auth::scope::Scope;
 const LAST: usize = 100;
 const LAST_MAX: usize = 1_000;
 /// How long a preview may compute.
-const COMPUTING: Duration = Duration::from_secs(20);
+pub(super) const COMPUTING: Duration = Duration::from_secs(20);
 
 /// The route.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -89,7 +88,7 @@ async fn preview_version(
     caller.also(Scope::Read)?;
     let against = against(&api, &caller, &name, &asked).await?;
     let trial =
-        api.trials.begin(caller.id()).await.ok_or_else(|| {
+        api.trials.begin_preview(caller.id()).await.ok_or_else(|| {
             Problem::new(Code::Busy, "another preview is under way").retry_after(Duration::from_secs(5))
         })?;
     let prepared = api.previewer.prepare(caller.id(), &name, against, asked.version, range).await;
@@ -97,10 +96,11 @@ async fn preview_version(
         preview::Error::NoVersion(number) => Problem::not_found("version", &number.to_string()),
         preview::Error::Store(error) => error.into(),
     })?;
-    // Guests block the thread that they run on.
-    let report = tokio::task::spawn_blocking(move || {
-        let _trial = trial;
-        prepared.go(Instant::now() + COMPUTING)
+    let (limiter, tenant) = (api.limiter.clone(), caller.tenant.clone());
+    let report = prepared.go(COMPUTING, move |report| {
+        // What it used is the tenant's, whoever waits for what came of it.
+        limiter.burned(&tenant, report.burned);
+        drop(trial);
     });
     let report = report.await.map_err(|error| Problem::internal(&error))?;
     // What a plugin's policy asks for. It is all that stays of a preview.
