@@ -129,13 +129,16 @@ async fn what_is_said_again_and_again_goes_out_once_in_a_while() {
     }
     let took = began.elapsed();
     one.bus.publish(events(99));
-    let heard = two.until(events(99)).await;
-    let tenants: BTreeSet<_> = heard.iter().map(|signal| format!("{signal:?}")).collect();
-    assert_eq!(tenants.len(), 10, "every one of them came");
+    // What goes out in one message comes in no order.
+    let (mut heard, mut tenants) = (0, BTreeSet::new());
+    while tenants.len() < 11 {
+        tenants.insert(format!("{:?}", two.next().await));
+        heard += 1;
+    }
     // A message at most every 2 ms, each with every tenant at most once.
-    let most = 10 * (began.elapsed().as_millis() as usize / 2 + 2);
-    assert!(heard.len() <= most, "{} signals in {:?}", heard.len(), began.elapsed());
-    println!("100,000 signals said in {took:?}, {} heard", heard.len());
+    let most = 11 * (began.elapsed().as_millis() as usize / 2 + 2);
+    assert!(heard <= most, "{heard} signals in {:?}", began.elapsed());
+    println!("100,000 signals said in {took:?}, {heard} heard");
     one.end().await;
     two.end().await;
 }

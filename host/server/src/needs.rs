@@ -106,7 +106,7 @@ pub fn warnings(manifest: &Manifest, inspection: &Inspection) -> Vec<String> {
             ));
         }
     }
-    if uses.effects && effects.iter().all(|(_, is_asked)| !is_asked) {
+    if uses.effects && !uses.everything() && effects.iter().all(|(_, is_asked)| !is_asked) {
         warnings.push(
             "the component can emit, deliver and schedule, and the manifest asks for none of it: every such call will be refused".to_owned(),
         );
@@ -144,6 +144,11 @@ struct Uses {
 }
 
 impl Uses {
+    /// All of the contract: a language that is interpreted imports it whole, whatever the plugin calls of it.
+    fn everything(&self) -> bool {
+        self.settings && self.state && self.effects && self.usage && self.log
+    }
+
     fn of(imports: &[String]) -> Self {
         let mut uses = Self::default();
         for import in imports {
@@ -233,5 +238,8 @@ mod tests {
         check("secrets = [\"a\"]", &["bulkhead:plugin/state@0.1.0"], "asks for secrets");
         check("", &["bulkhead:plugin/effects@0.1.0"], "asks for none of it");
         check("", &["wasi:http/outgoing-handler@0.2.6"], "grants no host");
+        let all = ["context", "state", "effects", "usage", "log"].map(|name| format!("bulkhead:plugin/{name}@0.1.0"));
+        let all = inspection(&all.each_ref().map(String::as_str));
+        assert_eq!(warnings(&manifest(""), &all), Vec::<String>::new(), "nobody knows what it calls");
     }
 }

@@ -71,7 +71,7 @@ pub async fn furnish(store: &Postgres, tenant: TenantId, fence: Fence, word: &st
         wasm: Bytes::copy_from_slice(word.as_bytes()),
         manifest: word.to_owned(),
         inspection: word.to_owned(),
-        grants: format!("{{\"secrets\":[\"{word}\"]}}"),
+        grants: serde_json::json!({"secrets": [word]}).to_string(),
         author: word.to_owned(),
         approves: false,
         signature: None,

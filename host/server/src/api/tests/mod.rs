@@ -7,6 +7,7 @@ mod reading;
 mod releases;
 mod signatures;
 mod stream;
+mod trying;
 mod upload;
 mod waiting;
 

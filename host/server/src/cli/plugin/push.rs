@@ -36,7 +36,7 @@ pub struct Push {
     /// A component (`.wasm`), JavaScript (`.js`), or a folder with a `plugin.toml` whose `[build] artifact` is a component
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Its manifest [default: a .toml of the same name beside the component, else plugin.toml in its folder]
+    /// Its manifest [default: a .toml of the same name beside it, else, for a component, plugin.toml in its folder]
     #[arg(short, long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// Its signature [default: a .sig of the same name beside the component, if it is there]
@@ -80,9 +80,13 @@ impl Push {
             component.signature = Some(input::text(file).await?);
         }
         let answer = patiently(PATIENCE, upload(client, &component, self.activate)).await?;
+        let active = at(&answer, "/state") == "active";
+        // It is stored, but not what was asked for: a script has to see that.
+        let outcome = if self.activate && !active { Err(Error::Told) } else { Ok(()) };
         if self.format.output == Output::Json {
             screen::json(&answer)?;
-            return self.rules(client, &component).await;
+            self.rules(client, &component).await?;
+            return outcome;
         }
         let name = &component.name;
         let version = at(&answer, "/version");
@@ -98,10 +102,10 @@ impl Push {
             screen::note(&format!("warning: {}", clean(&value::text(warning))))?;
         }
         self.rules(client, &component).await?;
-        match next(&answer, name) {
-            Some(note) if !self.activate => screen::note(&note),
-            _ => Ok(()),
+        if let Some(note) = next(&answer, name).filter(|_| !(self.activate && active)) {
+            screen::note(&note)?;
         }
+        outcome
     }
 
     /// The rules that the manifest asks for: made if that is wanted, else mentioned.
@@ -202,7 +206,7 @@ impl Component {
         } else {
             let found = match manifest {
                 Some(manifest) => Some(manifest.to_path_buf()),
-                None => beside(path),
+                None => beside(path, is_source(path)),
             };
             match found {
                 Some(manifest) => {
@@ -218,7 +222,7 @@ impl Component {
         };
         let stem = wasm.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
         let name = name.map(str::to_owned).or(named).unwrap_or(stem);
-        let is_source = wasm.extension().is_some_and(|ending| ending == "js" || ending == "mjs");
+        let is_source = is_source(&wasm);
         let signature = wasm.with_extension("sig");
         let signature = if signature.is_file() { Some(input::text(&signature).await?) } else { None };
         let manifest = manifest.map(|(_, text)| text);
@@ -226,8 +230,16 @@ impl Component {
     }
 }
 
-fn beside(wasm: &Path) -> Option<PathBuf> {
-    [wasm.with_extension("toml"), wasm.with_file_name("plugin.toml")].into_iter().find(|path| path.is_file())
+/// The manifest of a file that is sent. A source has one of its own name or none: in the folder of another plugin, that
+/// one's `plugin.toml` would make it a version of the other, with the other's grants.
+fn beside(file: &Path, is_source: bool) -> Option<PathBuf> {
+    let own = file.with_extension("toml");
+    let folders = (!is_source).then(|| file.with_file_name("plugin.toml"));
+    [Some(own), folders].into_iter().flatten().find(|path| path.is_file())
+}
+
+fn is_source(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending == "js" || ending == "mjs")
 }
 
 /// One text of a manifest. The rest is the host's to check.
@@ -319,6 +331,23 @@ mod tests {
         assert!(source.is_source);
         write("plugin.toml", "[plugin]\nname = \"other\"");
         assert!(Component::read(folder.path(), None, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_source_has_a_manifest_of_its_own_name_or_none() {
+        let folder = tempfile::tempdir().expect("because there is a temporary folder");
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).expect("because the folder is there");
+        };
+        write("plugin.toml", "[plugin]\nname = \"guard\"\n[grants]\nsecrets = [\"token\"]\n");
+        write("tenth.js", "export function handle() {}");
+        let source = folder.path().join("tenth.js");
+        let alone = Component::read(&source, None, None).await.expect("because it is there");
+        assert_eq!((alone.name.as_str(), alone.manifest), ("tenth", None));
+        write("tenth.toml", "[plugin]\nname = \"every-tenth\"\n");
+        let with = Component::read(&source, None, None).await.expect("because it is there");
+        assert_eq!(with.name, "every-tenth");
+        assert!(with.manifest.is_some_and(|text| !text.contains("token")));
     }
 
     #[test]
