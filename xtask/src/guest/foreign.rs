@@ -27,6 +27,8 @@ use crate::progress::Step;
 /// 1.35.0 does not find its own WIT files.
 const JCO: &str = "jco-1.34.0";
 const ZIG: &str = "ziglang==0.17.1";
+/// Its own default is a stack of 16 MiB.
+const STACK: &str = "-Wl,-z,stack-size=65536";
 
 /// Builds all of them.
 pub fn build(root: &Path) -> Result<Vec<Example>> {
@@ -34,10 +36,11 @@ pub fn build(root: &Path) -> Result<Vec<Example>> {
     let componentize_py = python::requirement(root)?;
     /// From a folder of sources to a component.
     type Make<'a> = &'a dyn Fn(&Path, &Path) -> Result<()>;
+    let clang = format!("{ZIG} {STACK}");
     let builders: [(&str, &str, Make<'_>); 3] = [
         ("python", &componentize_py, &|folder, output| workshop.python(&componentize_py, folder, output)),
         ("starling", JCO, &|folder, output| workshop.starling(folder, output)),
-        ("c", ZIG, &|folder, output| workshop.c(folder, output)),
+        ("c", &clang, &|folder, output| workshop.c(folder, output)),
     ];
     let sources = root.join("tests/foreign");
     let shared = [sources.join("world.wit"), root.join("wit/plugin.wit")];
@@ -96,8 +99,7 @@ impl Workshop<'_> {
         let core = self.target.join("foreign-c.core.wasm");
         let mut command = python::python(ZIG)?;
         command.args(["-m", "ziglang", "cc", "--target=wasm32-wasi", "-mexec-model=reactor", "-Os", "-s"]);
-        // Its own default is a stack of 16 MiB.
-        command.args(["-Wl,-z,stack-size=65536", "-o"]);
+        command.args([STACK, "-o"]);
         command.arg(&core).args(["plugin.c", "generated/plugin.c", "generated/plugin_component_type.o"]);
         let cache = Shelf::open("zig", "zig's cache")?;
         process::read(command.current_dir(folder).env("ZIG_GLOBAL_CACHE_DIR", cache.folder()))?;

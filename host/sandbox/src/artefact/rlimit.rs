@@ -10,10 +10,10 @@ const CPU: u64 = 60;
 const FILE_SIZE: u64 = 64 << 20;
 /// Open descriptors.
 const DESCRIPTORS: u64 = 16;
-/// Steps of niceness: where cores are wanted by others, compiling gets about a tenth. Whoever uploads can wait; the events
-/// of all tenants cannot.
+/// Steps of niceness: where cores are wanted by others, compiling gets about a quarter. Whoever uploads can wait a while;
+/// the events of all tenants cannot.
 #[cfg(target_os = "linux")]
-const NICENESS: libc::c_int = 10;
+const NICENESS: libc::c_int = 5;
 
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
