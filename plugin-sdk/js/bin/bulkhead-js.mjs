@@ -44,6 +44,8 @@ try {
     const line = (file, bytes, what) => console.log(`${relative(process.cwd(), file).padEnd(24)}${kilo(bytes)}  ${what}`);
     line(out.bundle, bundled, "your code and the SDK");
     line(out.component, size, `with the engine; exports ${exports.join(" and ")}`);
+    // `bulkhead plugin build` says itself what comes next.
+    if (!process.env.BULKHEAD_PLUGIN_BUILD) console.error("next: bulkhead plugin test");
   } else {
     throw new Fault(`there is no command ${command}`, USAGE);
   }

@@ -4,7 +4,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from bulkhead_plugin._build import BuildError, entry, roles_in, said, source_of
+from bulkhead_plugin._build import BuildError, entry, failure, roles_in, said, source_of
 
 
 class Build(unittest.TestCase):
@@ -26,7 +26,7 @@ class Build(unittest.TestCase):
 
     def test_a_file_without_any_is_no_plugin(self) -> None:
         for text in ["", "@deed\ndef f(event): pass", "handler = 1"]:
-            with self.assertRaisesRegex(BuildError, "no function is decorated"):
+            with self.assertRaisesRegex(BuildError, "app.py has neither a `@handler` nor a `@transformer`"):
                 self.roles(text)
 
     def test_a_mistake_is_shown_with_its_place(self) -> None:
@@ -52,6 +52,13 @@ class Build(unittest.TestCase):
     def test_of_the_tool_s_errors_the_plugin_s_traceback_is_shown_once(self) -> None:
         errors = "Traceback (most recent call last):\n  tool\nAssertionError: Traceback\n  app.py\nNameError: x\n\n\nCaused by:\n  NameError: x\n"
         self.assertEqual(said(errors), "Traceback\n  app.py\nNameError: x")
+
+    def test_a_plugin_that_throws_is_told_from_a_tool_that_fails(self) -> None:
+        thrown = failure("Traceback (most recent call last):\nAssertionError: Traceback\n  app.py\nNameError: x\n")
+        self.assertEqual(str(thrown), "the plugin throws while it is loaded: Traceback\n  app.py\nNameError: x")
+        self.assertIn("runs once, when the plugin is built", thrown.hint)
+        failed = failure("no such folder\n")
+        self.assertEqual((str(failed), failed.hint), ("componentize-py could not build it:\nno such folder", ""))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`python -m bulkhead_plugin build`: makes a component of a plugin."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -35,9 +36,14 @@ def main() -> int:
         build(arguments.module, arguments.output, arguments.path)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"\n{error.hint}", file=sys.stderr)
         return 1
     size = arguments.output.stat().st_size / (1 << 20)
     print(f"{arguments.output}: {size:.1f} MiB")
+    # `bulkhead plugin build` says itself what comes next.
+    if "BULKHEAD_PLUGIN_BUILD" not in os.environ:
+        print("next: bulkhead plugin test", file=sys.stderr)
     return 0
 
 

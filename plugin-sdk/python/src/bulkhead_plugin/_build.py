@@ -24,8 +24,18 @@ PACKAGE = Path(__file__).parent
 TOOL = "from componentize_py import script; script()"
 
 
+#: What to do about code that does not run at the build.
+AT_THE_BUILD = (
+    "What stands outside of functions runs once, when the plugin is built, and then there is no host and no system."
+)
+
+
 class BuildError(Exception):
-    """The plugin was not built; the text says why."""
+    """The plugin was not built; the text says why, and the hint what to do about it."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 def build(module: str, output: Path, paths: Sequence[Path] = ()) -> None:
@@ -49,15 +59,13 @@ def build(module: str, output: Path, paths: Sequence[Path] = ()) -> None:
 
 def check_tool() -> None:
     """Only the version that the SDK was tested with."""
+    hint = f"Run `pip install componentize-py=={COMPONENTIZE_PY}`."
     try:
         found = version("componentize-py")
     except PackageNotFoundError:
-        raise BuildError(f"componentize-py is missing: `pip install componentize-py=={COMPONENTIZE_PY}`") from None
+        raise BuildError("componentize-py is not installed", hint) from None
     if found != COMPONENTIZE_PY:
-        raise BuildError(
-            f"componentize-py is {found}, and this SDK is for {COMPONENTIZE_PY}:"
-            f" `pip install componentize-py=={COMPONENTIZE_PY}`"
-        )
+        raise BuildError(f"componentize-py is {found}, and this SDK builds with {COMPONENTIZE_PY}", hint)
 
 
 def source_of(module: str, folders: Sequence[Path]) -> Path:
@@ -86,7 +94,10 @@ def roles_in(file: Path) -> list[str]:
                 if name in ROLES:
                     found.add(name)
     if not found:
-        raise BuildError(f"{file}: no function is decorated with `@handler` or `@transformer`")
+        raise BuildError(
+            f"{file.name} has neither a `@handler` nor a `@transformer`",
+            "@handler\ndef handle(event):\n    …",
+        )
     return sorted(found)
 
 
@@ -126,7 +137,14 @@ def componentize(room: Path, paths: Sequence[Path], output: Path) -> None:
     environment = {**os.environ, "RUST_BACKTRACE": "0", "VIRTUAL_ENV": sys.prefix}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
-        raise BuildError(f"componentize-py could not build it:\n{said(done.stderr)}")
+        raise failure(done.stderr)
+
+
+def failure(errors: str) -> BuildError:
+    """Whether the plugin or the tool failed."""
+    if "AssertionError: " in errors:
+        return BuildError(f"the plugin throws while it is loaded: {said(errors)}", AT_THE_BUILD)
+    return BuildError(f"componentize-py could not build it:\n{said(errors)}")
 
 
 def said(errors: str) -> str:
