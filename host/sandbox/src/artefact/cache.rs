@@ -57,10 +57,14 @@ impl Cache {
     pub(crate) fn open(dir: &Path, bytes_max: u64, node_key: &[u8; 32], engine: &Engine) -> Result<Self, Error> {
         let cannot = |source: io::Error| Error::cache(dir, source);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
+        // Looked through once: it may have thousands of files.
+        let mut total = 0;
         for entry in fs::read_dir(dir).map_err(cannot)?.flatten() {
             if entry.path().extension().is_some_and(|extension| extension == UNFINISHED) {
                 // Whoever wrote it is gone, or will find its rename failing and go without.
                 let _ = fs::remove_file(entry.path());
+            } else if let Some(file) = Kept::of(&entry) {
+                total += file.bytes;
             }
         }
         Ok(Self {
@@ -70,7 +74,7 @@ impl Cache {
             engine: fingerprint(engine),
             rejected: AtomicU64::new(0),
             unfinished: AtomicU64::new(0),
-            total: Mutex::new(files(dir).map_err(cannot)?.iter().map(|file| file.bytes).sum()),
+            total: Mutex::new(total),
         })
     }
 
@@ -215,14 +219,18 @@ struct Kept {
     path: PathBuf,
 }
 
-/// All artefacts in the directory.
-fn files(dir: &Path) -> io::Result<Vec<Kept>> {
-    let kept = |entry: fs::DirEntry| {
+impl Kept {
+    /// None if it is no artefact.
+    fn of(entry: &fs::DirEntry) -> Option<Self> {
         let path = entry.path();
         let metadata = entry.metadata().ok().filter(|_| path.extension().is_some_and(|found| found == EXTENSION))?;
-        Some(Kept { used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), bytes: metadata.len(), path })
-    };
-    Ok(fs::read_dir(dir)?.flatten().filter_map(kept).collect())
+        Some(Self { used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), bytes: metadata.len(), path })
+    }
+}
+
+/// All artefacts in the directory.
+fn files(dir: &Path) -> io::Result<Vec<Kept>> {
+    Ok(fs::read_dir(dir)?.flatten().filter_map(|entry| Kept::of(&entry)).collect())
 }
 
 /// Reads a regular file that is not larger than an artefact can be. Never through a symbolic link.
@@ -289,5 +297,18 @@ mod tests {
         assert!(again.get("large").is_some() && on_disk() <= bytes_max);
         again.put("too large", &artefact(20_000));
         assert!(again.get("too large").is_none() && on_disk() <= bytes_max);
+    }
+
+    #[test]
+    fn an_open_clears_what_is_unfinished_and_counts_what_is_an_artefact() {
+        let dir = tempfile::tempdir().expect("because there is a temporary folder");
+        let engine = engine::open_compiler().expect("because its settings are right");
+        for (name, length) in [("1-0.unfinished", 700), ("a.artefact", 1_000), ("b.artefact", 20), ("notes.txt", 300)] {
+            fs::write(dir.path().join(name), vec![0; length]).expect("because the folder is there");
+        }
+        let cache = Cache::open(dir.path(), 16_384, &[1; 32], &engine).expect("because the folder is there");
+        assert_eq!(*cache.total.lock().expect("because nobody panics"), 1_020);
+        assert!(!dir.path().join("1-0.unfinished").exists());
+        assert!(dir.path().join("notes.txt").exists(), "what is not the cache's is left alone");
     }
 }
