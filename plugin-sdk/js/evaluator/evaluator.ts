@@ -16,6 +16,7 @@ import * as sdk from "../src/index.js";
 import { decode } from "../src/text.js";
 import { guarded, handling, transforming, type Handle, type Transform } from "../src/run.js";
 import { loading } from "../src/call.js";
+import { ownCodeIs, placeIn, pluginCall } from "../src/show.js";
 
 /** What the host looks for. Then four bytes of length, little-endian, and the source as UTF-8. */
 const MARK = "bulkhead:source:slot:0.1.0:8d1f6c";
@@ -32,11 +33,18 @@ interface Plugin {
   transform?: Transform;
 }
 
-/** Strict, as a module is. The line of the source must stay its line. */
-const BEFORE = '"use strict";';
+/** Behind the source, on lines of its own. */
 const AFTER = `
 ;({ handle: typeof handle === "function" ? handle : undefined,
   transform: typeof transform === "function" ? transform : undefined })`;
+
+/**
+ * Evaluates a text that is strict, as a module is, without a word before it: so its lines and columns stay what they are
+ * for its author. It sees what is global and nothing of this module, since a function that is made so closes over nothing.
+ */
+const strictly = new Function('"use strict"; return eval(arguments[0]);') as (text: string) => unknown;
+// In stacks, the plugin's own code ends here.
+Object.defineProperty(strictly, "name", { value: pluginCall.name });
 
 let loaded: Plugin | undefined;
 
@@ -54,7 +62,8 @@ function evaluate(text: string): Plugin {
   for (const [name, value] of Object.entries(sdk)) {
     Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   }
-  return loading(() => (0, eval)(BEFORE + text + AFTER) as Plugin);
+  ownCodeIs(text);
+  return loading(() => strictly.call(globalThis, text + AFTER) as Plugin);
 }
 
 function plugin(): Plugin {
@@ -73,10 +82,16 @@ function check(text: string): void {
     sdk.log.info("checked", { handle: handle !== undefined, transform: transform !== undefined });
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const [, line = "", column = ""] = /<input>:(\d+):(\d+)/.exec(error.stack ?? "") ?? [];
-    const shift = line === "1" ? BEFORE.length : 0;
-    const attributes = line === "" ? {} : { line, column: String(Number(column) - shift) };
-    throw new sdk.Reject(`${error.name}: ${error.message}`, { attributes });
+    let reason = `${error.name}: ${error.message}`;
+    let place = placeIn(text, error.stack ?? "");
+    if (place !== undefined && place[0] > text.split("\n").length) {
+      // What does not fit is what is behind the source, of which its author knows nothing.
+      const lines = text.trimEnd().split("\n");
+      place = [lines.length, [...lines.at(-1)!].length + 1];
+      reason = `${error.name}: the source ends too early`;
+    }
+    const attributes = place === undefined ? {} : { line: String(place[0]), column: String(place[1]) };
+    throw new sdk.Reject(reason, { attributes });
   }
 }
 

@@ -2,6 +2,16 @@
 
 /** How componentize-qjs calls the module that the build writes as `plugin.js`. */
 const MODULE = "componentize-qjs:user.js";
+/** Places in a text that is evaluated, as QuickJS writes them: line and column, both from 1. */
+const PLACES = /<input>:(\d+):(\d+)/g;
+
+/** The plugin's own code, if it is a text that is evaluated. All of this module is then the SDK's, and in no stack. */
+let own: string | undefined;
+
+/** Says that the plugin's own code is this text. */
+export function ownCodeIs(text: string): void {
+  own = text;
+}
 
 /** A string as it is, an error with its stack, anything else much like JSON. */
 export function show(value: unknown): string {
@@ -50,8 +60,29 @@ export function stack(error: Error): string {
   if (typeof error.stack !== "string") return "";
   const lines = error.stack.trimEnd().split("\n");
   const end = lines.findIndex((line) => line.includes(` ${pluginCall.name} (`));
-  const own = end < 0 ? lines : lines.slice(0, end);
-  return own.join("\n").replaceAll(MODULE, "plugin.js").toWellFormed();
+  const until = end < 0 ? lines : lines.slice(0, end);
+  if (own === undefined) return until.join("\n").replaceAll(MODULE, "plugin.js").toWellFormed();
+  const text = own;
+  return until
+    .filter((line) => !line.includes(MODULE))
+    .join("\n")
+    .replace(PLACES, (place) => `plugin.js:${placeIn(text, place)!.join(":")}`)
+    .toWellFormed();
+}
+
+/** The first place of a stack in a text that was evaluated, as line and column. The engine counts bytes, we characters. */
+export function placeIn(text: string, stack: string): [line: number, column: number] | undefined {
+  const [found] = stack.matchAll(PLACES);
+  if (found === undefined) return undefined;
+  const [line, byte] = [Number(found[1]), Number(found[2])];
+  let [bytes, column] = [1, 1];
+  for (const character of text.split("\n")[line - 1] ?? "") {
+    if (bytes >= byte) break;
+    const code = character.codePointAt(0)!;
+    bytes += code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    column++;
+  }
+  return [line, column];
 }
 
 /** Calls the plugin; stands in stacks where the plugin's own code ends. */

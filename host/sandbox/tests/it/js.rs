@@ -282,6 +282,8 @@ fn a_mistake_in_a_text_has_its_place() {
     assert_eq!(place, Some((2, 11)));
     let (_, place) = unfit("let x = ;");
     assert_eq!(place, Some((1, 9)));
+    let (_, place) = unfit("\n/* ü€😀 */ let x = ;");
+    assert_eq!(place, Some((2, 19)), "characters, not bytes");
     let (detail, place) = unfit("function handle(event) {}\n\n  nothing.at.all;");
     assert_eq!(detail, "ReferenceError: nothing is not defined");
     assert_eq!(place.map(|(line, _)| line), Some(3));
@@ -289,6 +291,52 @@ fn a_mistake_in_a_text_has_its_place() {
     assert_eq!(detail, "the source has neither a function `handle` nor a function `transform`");
     assert_eq!(place, None);
     assert_eq!(unfit("function handle() {} /*").0.split(':').next(), Some("SyntaxError"));
+}
+
+#[test]
+fn a_text_that_ends_too_early_is_wrong_at_its_end() {
+    for (source, place) in [
+        ("function handle(event) { if (event", (1, 35)),
+        ("function handle(event) {\n  if (event) {\n    state.get('ü');\n\n", (3, 20)),
+        ("function handle(event) {\n  return [1, 2\n", (2, 15)),
+        ("const handle =", (1, 15)),
+    ] {
+        let (detail, found) = unfit(source);
+        assert_eq!((detail.as_str(), found), ("SyntaxError: the source ends too early", Some(place)), "{source}");
+    }
+}
+
+/// Where an exception was thrown that nobody caught, frame by frame.
+fn frames(source: &str) -> Vec<String> {
+    let attempt = handle(&mut script(source), "e-1", "{}");
+    assert_ends(&attempt, "plugin:retry");
+    let line = attempt.logs.last().expect("a line about the exception");
+    assert_eq!(line.level, Level::Error);
+    let stack = &line.fields.iter().find(|(name, _)| name == "stack").expect("a stack").1;
+    // Lines within a field stay on one.
+    stack.split("\\n").map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn an_exception_in_a_text_has_its_places_in_that_text() {
+    let one_line = "function handle(event) { const order = event.json(); order.total(); }";
+    assert_eq!(frames(one_line), ["at handle (plugin.js:1:59)"]);
+    let lines = "import { state } from \"bulkhead-plugin\";\n\nexport function handle(event) {\n  inner(event.json());\n}\n\n\
+                 function inner(order) {\n  /* ü€😀 */ order.total();\n}\n";
+    assert_eq!(frames(lines), ["at inner (plugin.js:8:19)", "at handle (plugin.js:4:15)"]);
+    // What the SDK does is no place of the text's.
+    let within = "function handle(event) {\n  effects.schedule('soon', { type: 'orders.late' });\n}";
+    assert_eq!(frames(within), ["at handle (plugin.js:2:19)"]);
+}
+
+#[test]
+fn a_text_is_strict_and_sees_nothing_of_what_is_around_it() {
+    let source = "function handle(event) { log.info([this, typeof slot, typeof strictly, typeof loaded].join()); }";
+    let attempt = handle(&mut script(source), "e-1", "{}");
+    assert_done(&attempt);
+    assert_eq!(attempt.logs[0].message, ",undefined,undefined,undefined");
+    assert_eq!(unfit("undeclared = 1; function handle() {}").0, "ReferenceError: undeclared is not defined");
+    assert_eq!(unfit("function handle() { with ({}) {} }").0.split(':').next(), Some("SyntaxError"));
 }
 
 #[test]
