@@ -14,6 +14,7 @@ use serde::de::Visitor;
 use serde_json::value::RawValue;
 
 use super::Refusal;
+use super::not_granted;
 use crate::port::Setup;
 
 /// What one call is about.
@@ -47,10 +48,7 @@ impl Context {
 /// A secret, if it is granted and there is one.
 pub(crate) fn secret(setup: &Setup, name: &str) -> Result<String, Refusal> {
     if !setup.grants.may_read_secret(name) {
-        return Err(Refusal::Denied(format!(
-            "the secret `{}` is not granted; add it to `secrets` under [grants] in plugin.toml",
-            name.escape_debug()
-        )));
+        return Err(Refusal::Denied(not_granted(&format!("the secret `{}`", name.escape_debug()), "it to `secrets`")));
     }
     match setup.secrets.get(name) {
         Some(value) => Ok(value.expose_secret().to_owned()),

@@ -11,6 +11,7 @@ use bulkhead_domain::policy::limits::Limits;
 
 use super::Refusal;
 use super::check;
+use super::not_granted;
 use crate::port::Setup;
 
 /// The farthest that a timer can be set.
@@ -56,9 +57,7 @@ impl Effects {
     ) -> Result<String, Refusal> {
         check::name("the sink's name", &sink)?;
         if !setup.grants.may_deliver(&sink) {
-            return Err(Refusal::Denied(format!(
-                "delivering to `{sink}` is not granted; add it to `deliver` under [grants] in plugin.toml"
-            )));
+            return Err(Refusal::Denied(not_granted(&format!("delivering to `{sink}`"), "it to `deliver`")));
         }
         if !setup.sinks.contains(&sink) {
             return Err(Refusal::NotFound(format!("there is no sink `{sink}`")));
@@ -154,17 +153,14 @@ fn may_emit(setup: &Setup, draft: &Draft) -> Result<(), Refusal> {
     if setup.grants.may_emit(&draft.kind) {
         return Ok(());
     }
-    Err(Refusal::Denied(format!(
-        "emitting `{}` is not granted; add a pattern to `emit` under [grants] in plugin.toml",
-        draft.kind
-    )))
+    Err(Refusal::Denied(not_granted(&format!("emitting `{}`", draft.kind), "a pattern to `emit`")))
 }
 
 fn may_schedule(setup: &Setup) -> Result<(), Refusal> {
     if setup.grants.schedule {
         return Ok(());
     }
-    Err(Refusal::Denied("timers are not granted; add `schedule = true` under [grants] in plugin.toml".into()))
+    Err(Refusal::Denied(not_granted("setting timers", "`schedule = true`")))
 }
 
 #[cfg(test)]

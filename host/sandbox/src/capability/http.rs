@@ -15,6 +15,7 @@ use bulkhead_domain::recording::Read;
 use bytes::Bytes;
 
 use super::Stop;
+use super::not_granted;
 use super::run::Run;
 use crate::outbound::Exchange;
 use crate::outbound::Fault;
@@ -84,10 +85,7 @@ impl Run {
             return Err(Fault::Invalid(format!("`{}` is no host", asked.authority.escape_debug())));
         };
         if !self.setup.grants.may_call(&origin) {
-            let grant = origin.grant();
-            return Err(Fault::Denied(format!(
-                "calling `{grant}` is not granted; add it to `http` under [grants] in plugin.toml"
-            )));
+            return Err(Fault::Denied(not_granted(&format!("calling `{}`", origin.grant()), "it to `http`")));
         }
         if self.http.way.is_none() {
             return Err(Fault::Denied("nothing is sent from here: this is a trial, not the running host".into()));

@@ -37,6 +37,17 @@ pub(crate) enum Refusal {
     NotFound(String),
 }
 
+/// What is said of what is not granted: what grants it, and who may have taken that away.
+///
+/// It does not say which of the two is missing. What is granted decides about the text and nothing else does, because that
+/// is what a recording has, and a re-execution must say the same.
+pub(crate) fn not_granted(what: &str, remedy: &str) -> String {
+    format!(
+        "{what} is not granted; add {remedy} under [grants] in plugin.toml. If that is there, a ceiling cut it: ask the \
+         operator, `cut` of the plugin's version says whose it is"
+    )
+}
+
 /// What ends the attempt at once.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Stop {
@@ -81,5 +92,35 @@ impl From<Refusal> for Fault {
 impl From<Stop> for Fault {
     fn from(stop: Stop) -> Self {
         Self::Stopped(stop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_domain::clock::Timestamp;
+    use bulkhead_domain::effect::EffectSeed;
+    use bulkhead_domain::event::Draft;
+    use bulkhead_domain::id::EventKey;
+
+    use super::context;
+    use super::effects::Effects;
+    use super::*;
+
+    #[test]
+    fn what_is_denied_says_what_grants_it_and_who_may_have_cut_that() {
+        let setup = crate::port::tests::setup();
+        let seed = EffectSeed::new(&[7; 32], "ten_a", EventKey::of("/a", "1"), "rule", 1, 0);
+        let mut effects = Effects::new(seed, 0, Timestamp(0));
+        let draft = || Draft { kind: "orders.created".into(), ..Draft::default() };
+        for (answer, list) in [
+            (effects.emit(&setup, draft()), "`emit`"),
+            (effects.deliver(&setup, "crm".into(), String::new(), vec![], vec![]), "`deliver`"),
+            (effects.schedule(&setup, None, 0, draft()), "`schedule = true`"),
+            (context::secret(&setup, "token"), "`secrets`"),
+        ] {
+            let Err(Refusal::Denied(text)) = answer else { panic!("{answer:?}") };
+            assert!(text.contains(list) && text.contains("under [grants] in plugin.toml"), "{text}");
+            assert!(text.contains("a ceiling cut it: ask the operator"), "{text}");
+        }
     }
 }

@@ -184,6 +184,7 @@ fn without_the_grant_or_a_way_out_it_is_denied_and_the_log_says_why() {
         assert_eq!(error(&attempt), "ErrorCode::HttpRequestDenied", "{url}");
         let line = &attempt.logs[0].message;
         assert!(line.contains("is not granted; add it to `http` under [grants]"), "{line}");
+        assert!(line.contains("a ceiling cut it: ask the operator"), "{line}");
     }
     assert_eq!(echo.seen(), []);
     let attempt = call(None, setup(), &one("https://api.example.com/"));
