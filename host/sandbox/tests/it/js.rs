@@ -326,7 +326,7 @@ fn an_exception_in_a_text_has_its_places_in_that_text() {
     assert_eq!(frames(lines), ["at inner (plugin.js:8:19)", "at handle (plugin.js:4:15)"]);
     // What the SDK does is no place of the text's.
     let within = "function handle(event) {\n  effects.schedule('soon', { type: 'orders.late' });\n}";
-    assert_eq!(frames(within), ["at handle (plugin.js:2:19)"]);
+    assert_eq!(frames(within), ["at handle (plugin.js:2:11)"]);
 }
 
 #[test]
