@@ -56,6 +56,7 @@ use crate::hearing;
 use crate::hearing::Hearing;
 use crate::http;
 use crate::install::Installer;
+use crate::install::Terms;
 use crate::node;
 use crate::secret_file;
 use crate::store::Opened;
@@ -142,8 +143,12 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
         Arc::clone(&directory),
         flow.dispatch.clone(),
         Arc::clone(&clock),
-        config.signatures.clone(),
-        config.limits.api.room,
+        Terms {
+            trust: config.signatures.clone(),
+            asks: config.asks,
+            room: config.limits.api.room,
+            quotas: config.limits.tenant,
+        },
     );
     let ending = CancellationToken::new();
     let sources = Supervisor::new(

@@ -19,6 +19,8 @@ use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::grants::Grants;
+use bulkhead_domain::policy::proof::ReleasePolicy;
+use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::rule::Diagnostic;
 use bulkhead_flow::dispatch;
 use bulkhead_flow::tenants::Directory;
@@ -30,6 +32,7 @@ use bulkhead_store::Store;
 use bulkhead_store::catalogue::NewVersion;
 use bulkhead_store::catalogue::Plugin;
 use bulkhead_store::catalogue::Room;
+use bulkhead_store::catalogue::Storage;
 use bulkhead_store::catalogue::Version;
 use bulkhead_store::releases;
 use bulkhead_store::releases::Act;
@@ -168,6 +171,19 @@ struct Turn {
     _memory: OwnedSemaphorePermit,
 }
 
+/// What the host's configuration says about what is taken in.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Whose signatures count, and whether one is needed.
+    pub trust: Trust,
+    /// What is asked of every version that is to run for real.
+    pub asks: ReleasePolicy,
+    /// How many plugins and versions a tenant may have.
+    pub room: Room,
+    /// Quotas of a tenant whose own are unset.
+    pub quotas: Quotas,
+}
+
 /// Takes plugins in. Cheap to clone.
 #[derive(Clone)]
 pub struct Installer {
@@ -180,8 +196,7 @@ struct Inner {
     directory: Arc<Directory>,
     dispatch: dispatch::Handle,
     clock: Arc<dyn Clock>,
-    trust: Trust,
-    room: Room,
+    terms: Terms,
     all: Arc<Semaphore>,
     /// Memory for components that are inspected.
     memory: Arc<Semaphore>,
@@ -198,14 +213,29 @@ impl Installer {
         directory: Arc<Directory>,
         dispatch: dispatch::Handle,
         clock: Arc<dyn Clock>,
-        trust: Trust,
-        room: Room,
+        terms: Terms,
     ) -> Self {
         let all = Arc::new(Semaphore::new(UPLOADS_MAX));
         let memory = Arc::new(Semaphore::new(MEMORY_MAX / MEMORY_UNIT));
         let (tenants, refusals) = (Mutex::default(), Mutex::default());
-        let inner = Inner { store, sandbox, directory, dispatch, clock, trust, room, all, memory, tenants, refusals };
+        let inner = Inner { store, sandbox, directory, dispatch, clock, terms, all, memory, tenants, refusals };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What this host asks of every version that is to run for real, whatever its tenant and its plugin ask.
+    pub fn asks(&self) -> ReleasePolicy {
+        self.inner.terms.asks
+    }
+
+    /// How much a tenant may keep, as far as it is known before its upload is stored.
+    async fn room(&self, tenant: TenantId) -> Result<Room, Error> {
+        let Inner { store, terms, .. } = &*self.inner;
+        let own = store.tenant(tenant).await?.map(|tenant| tenant.quotas).unwrap_or_default();
+        let storage = match own.or(&terms.quotas).storage_bytes {
+            Some(limit) => Some(Storage { limit, state: store.state_bytes(tenant).await? }),
+            None => None,
+        };
+        Ok(Room { storage, ..terms.room })
     }
 
     /// Takes one in.
@@ -219,17 +249,18 @@ impl Installer {
             None => Manifest::bare(&upload.name),
         };
         // Before the component is compiled.
-        if inner.trust.required && upload.signature.is_none() {
+        let trust = &inner.terms.trust;
+        if trust.required && upload.signature.is_none() {
             return Err(Error::Signature(signature::Refusal::Missing));
         }
         let turn = self.turn(upload.tenant, upload.wasm.size()).await?;
         let (wasm, inspection) = self.inspect(upload.wasm, Arc::clone(&turn)).await?;
         let mut warnings = warnings(&upload.name, &manifest, &inspection);
         let statement = Statement::new(&upload.name, &manifest, &inspection);
-        let signature = match upload.signature.map(|envelope| inner.trust.verify(&envelope, &statement)) {
+        let signature = match upload.signature.map(|envelope| trust.verify(&envelope, &statement)) {
             None => None,
             Some(Ok(verified)) => Some(stored(&verified)),
-            Some(Err(refusal)) if inner.trust.required => return Err(Error::Signature(refusal)),
+            Some(Err(refusal)) if trust.required => return Err(Error::Signature(refusal)),
             Some(Err(refusal)) => {
                 warnings.push(format!("{refusal}; it is not kept"));
                 None
@@ -238,7 +269,7 @@ impl Installer {
         let present = inner.store.plugin(upload.tenant, &upload.name).await?;
         let difference = difference(&active_grants(present.as_ref()), &manifest.grants);
         let new = NewVersion {
-            room: inner.room,
+            room: self.room(upload.tenant).await?,
             digest: inspection.digest.clone(),
             wasm,
             manifest: stored(&manifest),
@@ -263,7 +294,7 @@ impl Installer {
         };
         let plugin = if wanted && !needs_consent {
             let seen = present.as_ref().and_then(|(plugin, _)| plugin.active);
-            let act = Act { author: new.author, at: now, consents: upload.may_consent };
+            let act = Act::by(&new.author, now).consenting(upload.may_consent).asking(inner.terms.asks);
             let switch = Switch { seen: Some(seen), ..Switch::to(version.number, act) };
             match self.switch(upload.tenant, &upload.name, &switch).await {
                 // It is stored and waits, as one does that needs consent.

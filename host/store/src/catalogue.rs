@@ -47,6 +47,8 @@ pub struct Tenant {
     pub quotas: Quotas,
     /// What the operator allows its plugins.
     pub policy: TenantPolicy,
+    /// What the operator asks of their versions, beside what each plugin asks itself.
+    pub asks: ReleasePolicy,
 }
 
 /// Tenants.
@@ -76,6 +78,9 @@ pub trait Tenants: Send + Sync {
 
     /// Replaces what its plugins are allowed; it counts from its next batch on.
     async fn set_policy(&self, tenant: TenantId, policy: &TenantPolicy) -> Result<()>;
+
+    /// Replaces what the operator asks of versions of its plugins. What runs already goes on.
+    async fn set_asks(&self, tenant: TenantId, asks: &ReleasePolicy) -> Result<()>;
 
     /// The operator's switch over everything: true pauses all dispatch and delivery. Kept over restarts.
     async fn operator_set_paused(&self, paused: bool) -> Result<()>;
@@ -138,6 +143,8 @@ pub struct Plugin {
     pub created: Timestamp,
     /// What it asks of its versions.
     pub policy: ReleasePolicy,
+    /// When its active version became so, the last time.
+    pub activated: Option<Timestamp>,
 }
 
 /// An immutable version of a plugin.
@@ -174,8 +181,8 @@ pub struct VersionHead {
     pub number: u32,
     /// `sha256:…` of the component.
     pub digest: String,
-    /// Bytes of the component, if that was written down.
-    pub size: Option<u64>,
+    /// Bytes of the component.
+    pub size: u64,
     /// What it asks for, as JSON.
     pub grants: String,
     /// Who uploaded it.
@@ -199,11 +206,43 @@ pub struct Room {
     pub plugins: u32,
     /// Versions of one plugin that are not retired.
     pub versions: u32,
+    /// Versions of one plugin that are; the oldest go beyond that.
+    pub retired: u32,
+    /// Bytes; none is no limit.
+    pub storage: Option<Storage>,
+}
+
+/// How much a tenant's plugins may keep, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// Of state and components together.
+    pub limit: u64,
+    /// Of state, as it was just before: to read through all of it in the transaction would hold others up.
+    pub state: u64,
+}
+
+impl Storage {
+    /// Whether a component fits beside what there is. One that is there already adds nothing.
+    pub(crate) fn check(self, kept: Kept, added: usize) -> Result<()> {
+        let Self { limit, state } = self;
+        let (components, added) = (kept.bytes, added as u64);
+        let sum = state.saturating_add(components).saturating_add(added);
+        if kept.has || sum <= limit { Ok(()) } else { Err(Error::Crowded { limit, state, components, added }) }
+    }
+}
+
+/// Components of a tenant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    /// Bytes of all of them.
+    pub(crate) bytes: u64,
+    /// Whether the one that is asked about is among them.
+    pub(crate) has: bool,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { plugins: 1_000, versions: 1_000 }
+        Self { plugins: 1_000, versions: 1_000, retired: 100, storage: None }
     }
 }
 
@@ -229,7 +268,7 @@ impl Room {
 /// A version to be.
 #[derive(Debug, Clone)]
 pub struct NewVersion {
-    /// How much there may be; `Conflict` if that is there already.
+    /// How much there may be; `Conflict` if that is there already, and `Crowded` if its component does not fit.
     pub room: Room,
     /// `sha256:…` of the component.
     pub digest: String,
@@ -254,6 +293,9 @@ pub struct NewVersion {
 pub trait Plugins: Send + Sync {
     /// Adds a version, and the plugin if it is new. The same digest with the same manifest gives the version that is
     /// there, and false; a signature that it did not have is added to it.
+    ///
+    /// Retired versions go beyond what is kept of the plugin's, and if there is no room for the component, of any plugin of
+    /// the tenant, oldest first, until there is: see [`crate::releases`].
     async fn add_version(
         &self,
         tenant: TenantId,
@@ -262,8 +304,8 @@ pub trait Plugins: Send + Sync {
         now: Timestamp,
     ) -> Result<(Version, bool)>;
 
-    /// All plugins with their active version, by name.
-    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<Version>)>>;
+    /// All plugins with the heads of their active versions, by name.
+    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<VersionHead>)>>;
 
     /// One plugin with its active version.
     async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Option<Version>)>>;
@@ -280,6 +322,9 @@ pub trait Plugins: Send + Sync {
 
     /// Replaces its settings (a JSON object). `NotFound` for an unknown plugin.
     async fn set_config(&self, tenant: TenantId, name: &str, config: &str) -> Result<()>;
+
+    /// Bytes of all components that the tenant has, each counted once.
+    async fn component_bytes(&self, tenant: TenantId) -> Result<u64>;
 
     /// The bytes of a component that the tenant has.
     async fn component(&self, tenant: TenantId, digest: &str) -> Result<Option<Bytes>>;

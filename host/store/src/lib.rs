@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod postgres;
 pub mod recordings;
 pub mod releases;
+mod retired;
 mod row;
 pub mod sqlite;
 pub mod state;
@@ -112,9 +113,45 @@ pub enum Error {
         /// The plugin.
         plugin: String,
     },
+    /// The version is not there any more: it was retired, and a plugin keeps so many of those and no more.
+    #[error("version {version} of plugin {plugin} was let go")]
+    LetGo {
+        /// The plugin.
+        plugin: String,
+        /// The version.
+        version: u32,
+    },
+    /// With a further component the tenant's plugins would keep more than they may. All numbers are bytes.
+    #[error("the tenant's plugins keep {} bytes, and may keep {limit}; the component has {added}", state + components)]
+    Crowded {
+        /// What they may keep.
+        limit: u64,
+        /// What they keep of state.
+        state: u64,
+        /// What they keep of components.
+        components: u64,
+        /// The component's.
+        added: u64,
+    },
     /// What is stored does not read back. Never the caller's fault.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
+}
+
+impl Error {
+    /// Whether it is about what the caller asked for; the store itself is well.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::Unproven { .. }
+            | Self::Unagreed { .. }
+            | Self::Weaker { .. }
+            | Self::LetGo { .. }
+            | Self::Crowded { .. } => true,
+            Self::Unavailable { .. } | Self::Full | Self::Damaged(_) => false,
+        }
+    }
 }
 
 /// The result of a store call.

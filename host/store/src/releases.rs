@@ -7,6 +7,13 @@
 //! looked at in the transaction that activates it or starts its canary, so there is no way around it. So is consent, for
 //! every way that makes a version run: activating, trying as a candidate, promoting.
 //!
+//! An operator can ask for a preview, too, of a tenant's plugins or (whoever acts says so, [`Act::asks`]) of all: the
+//! stricter of all counts.
+//!
+//! Of retired versions a plugin keeps a bounded number. When one is retired or added, the oldest beyond that go, with their
+//! previews, and with their component if nobody else has it; so do some when a component needs their room. What is active,
+//! what was before, candidates, what unfinished runs began with, and a plugin's newest version stay. The history stays, too.
+//!
 //! At most one candidate of a kind is under way in a plugin. What it came to is a sum that nodes add to, each what it has
 //! committed itself; whoever ends it names it by its number, so that of several that want to one does.
 
@@ -27,7 +34,7 @@ use crate::catalogue::Plugin;
 use crate::catalogue::Version;
 
 /// Who does something, and when.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Act {
     /// A key's id, `watch`, `host`, …
     pub author: String,
@@ -36,13 +43,21 @@ pub struct Act {
     /// Whether they may agree to what a version asks for, and let pass what a plugin's policy does not. Making a version run
     /// that needs agreement is agreeing to it.
     pub consents: bool,
+    /// What the host asks of every version that is to run for real.
+    pub asks: ReleasePolicy,
 }
 
 impl Act {
-    /// By somebody who may agree to nothing, at a time.
+    /// By somebody who may agree to nothing, at a time, on a host that asks for nothing.
     #[must_use]
     pub fn by(author: &str, at: Timestamp) -> Self {
-        Self { author: author.to_owned(), at, consents: false }
+        Self { author: author.to_owned(), at, consents: false, asks: ReleasePolicy::default() }
+    }
+
+    /// On a host that asks for this.
+    #[must_use]
+    pub fn asking(self, asks: ReleasePolicy) -> Self {
+        Self { asks, ..self }
     }
 
     /// By somebody who may agree, or not.
@@ -197,10 +212,16 @@ pub struct Ending {
     pub act: Act,
 }
 
-/// What a version lacks to run for real. What was active before was proven then, and never has to be again, so that the
-/// way back is short.
-pub(crate) fn lack(plugin: &Plugin, version: &Version, preview: Option<&Preview>, now: Timestamp) -> Result<()> {
-    match &plugin.policy.require_preview {
+/// What a version lacks to run for real where this is asked of it. `Unproven` if it may not. What was active before was
+/// proven then, and never has to be again, so that the way back is short.
+pub fn proven(
+    plugin: &Plugin,
+    asked: &ReleasePolicy,
+    version: &Version,
+    preview: Option<&Preview>,
+    now: Timestamp,
+) -> Result<()> {
+    match &asked.require_preview {
         Some(wanted) if version.activated.is_none() => wanted.judge(preview, now).map_err(|lack| Error::Unproven {
             plugin: plugin.name.clone(),
             version: version.number,
@@ -255,13 +276,13 @@ pub(crate) fn over(
 /// Decisions about versions.
 #[async_trait]
 pub trait Releases: Send + Sync {
-    /// Changes the active version. `NotFound` for an unknown version; `Conflict` for a retired one, for one that was not
+    /// Changes the active version. `NotFound` for an unknown version, `LetGo` for one that is gone; `Conflict` for a retired one, for one that was not
     /// seen, and if there is none before; `Unproven` for one that lacks a preview; `Unagreed` for one that asks for more than
     /// the active one. The active one again changes nothing. Candidates that ask for more than the new active one end.
     async fn switch_version(&self, tenant: TenantId, plugin: &str, switch: &Switch) -> Result<Plugin>;
 
-    /// Retires a version. `Conflict` if it is active or a candidate under way.
-    async fn retire(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<()>;
+    /// Retires a version. `Conflict` if it is active or a candidate under way. Of the retired ones so many are kept.
+    async fn retire(&self, tenant: TenantId, plugin: &str, version: u32, kept: u32, act: &Act) -> Result<()>;
 
     /// Agrees to what a version asks for. Who agrees again does not change who did first.
     async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version>;

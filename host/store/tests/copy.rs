@@ -193,7 +193,7 @@ async fn settle_in(store: &Store, tenant: TenantId) -> bulkhead_store::Result<Pl
     let act = Act::by("key", NOW);
     store.switch_version(tenant, "plugin", &Switch::to(1, act.clone())).await?;
     let plugin = store.switch_version(tenant, "plugin", &Switch::to(2, act.clone())).await?.id;
-    store.retire(tenant, "plugin", 3, &act).await?;
+    store.retire(tenant, "plugin", 3, 100, &act).await?;
     store.approve(tenant, "plugin", 1, &act).await?;
     store.start_rollout(tenant, "plugin", Kind::Shadow, 1, "{}", &act).await?;
     let preview = Preview { version: 1, against: None, author: "key_1".into(), at: NOW, counts: Counts::default() };

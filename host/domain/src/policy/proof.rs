@@ -1,8 +1,9 @@
 //! Proof: what a plugin's settings ask of a version before it may run on live events for real, and whether its last
 //! preview gives that.
 //!
-//! The settings are the plugin's, not a version's: what is uploaded has no say in what is asked of it. Pure: who asks, and
-//! where previews are remembered, is the store's business.
+//! The settings are the plugin's, not a version's: what is uploaded has no say in what is asked of it. An operator can ask
+//! beside the plugin, of a tenant or of all; what counts is what gives all of them what they ask ([`ReleasePolicy::and`]).
+//! Pure: who asks, and where previews are remembered, is the store's business.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +23,16 @@ pub struct ReleasePolicy {
 }
 
 impl ReleasePolicy {
+    /// What gives both what they ask.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let require_preview = match (self.require_preview, other.require_preview) {
+            (Some(this), Some(other)) => Some(this.and(other)),
+            (this, other) => this.or(other),
+        };
+        Self { require_preview }
+    }
+
     /// Whether something passes here that does not pass there.
     #[must_use]
     pub fn is_weaker_than(&self, other: &Self) -> bool {
@@ -61,6 +72,20 @@ impl Default for RequirePreview {
 }
 
 impl RequirePreview {
+    /// What gives both what they ask: the stricter of each.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            min_runs: self.min_runs.max(other.min_runs),
+            max_new_failures: self.max_new_failures.min(other.max_new_failures),
+            max_changed_percent: match (self.max_changed_percent, other.max_changed_percent) {
+                (Some(this), Some(other)) => Some(this.min(other)),
+                (this, other) => this.or(other),
+            },
+            within_hours: self.within_hours.min(other.within_hours),
+        }
+    }
+
     /// Why nothing could be asked like this; none if it can.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
@@ -226,6 +251,21 @@ mod tests {
         ] {
             assert!(of(Some(weaker)).is_weaker_than(&of(Some(usual))), "{weaker:?}");
         }
+    }
+
+    #[test]
+    fn what_several_ask_is_the_strictest_of_each() {
+        let of = |require_preview| ReleasePolicy { require_preview };
+        let some =
+            RequirePreview { min_runs: 5, max_new_failures: 2, max_changed_percent: Some(10.0), within_hours: 48 };
+        let usual = RequirePreview::default();
+        let both = RequirePreview { max_changed_percent: Some(10.0), ..usual };
+        assert_eq!(of(Some(some)).and(of(Some(usual))), of(Some(both)));
+        assert_eq!(of(Some(usual)).and(of(Some(some))), of(Some(both)), "in any order");
+        assert!(!of(Some(both)).is_weaker_than(&of(Some(some))) && !of(Some(both)).is_weaker_than(&of(Some(usual))));
+        assert_eq!(of(None).and(of(Some(some))), of(Some(some)));
+        assert_eq!(of(Some(some)).and(of(None)), of(Some(some)));
+        assert_eq!(of(None).and(of(None)), of(None));
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub struct Quotas {
     /// Events that no rule has looked at yet, and runs that are held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog_events: Option<u64>,
-    /// Bytes of the plugins' state, keys and values. Kept events are not counted.
+    /// Bytes of the plugins' state, keys and values, and of their components, each counted once. Kept events are not
+    /// counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_bytes: Option<u64>,
     /// Fuel of plugins in a minute.

@@ -12,6 +12,7 @@ use bulkhead_domain::policy::quota::Standing;
 use crate::quota::Hold;
 use crate::quota::Line;
 use crate::quota::Refused;
+use crate::quota::Stored;
 use crate::schedule::Terms;
 
 /// A limit that bit is said to bite for so long after.
@@ -120,7 +121,7 @@ struct Bite {
 pub(super) struct Due {
     /// The backlog, up to here.
     pub backlog: Option<u64>,
-    /// Bytes of state.
+    /// Bytes of state and components.
     pub storage: bool,
     /// The quotas may have changed without anybody coming by.
     pub quotas: bool,
@@ -142,6 +143,8 @@ pub(super) struct Account {
     pub(super) fuel: Option<Meter>,
     backlog: Count,
     storage: Count,
+    /// What the storage was made of when it was counted.
+    stored: Option<Stored>,
     quotas_at: Timestamp,
     bites: [Option<Bite>; Quota::ALL.len()],
     used: Timestamp,
@@ -156,6 +159,7 @@ impl Account {
             fuel: None,
             backlog: Count::default(),
             storage: Count::default(),
+            stored: None,
             quotas_at: now,
             bites: [None; Quota::ALL.len()],
             used: now,
@@ -205,17 +209,18 @@ impl Account {
     fn refusal(&mut self, events: u32, now: Timestamp) -> Option<Refused> {
         let Quotas { storage_bytes, backlog_events, .. } = self.quotas;
         if let Some(limit) = storage_bytes.filter(|limit| self.storage.now() > *limit) {
-            return Some(Refused { quota: Quota::Storage, limit, retry_after: STORAGE_AGAIN });
+            let stored = self.stored;
+            return Some(Refused { quota: Quota::Storage, limit, stored, retry_after: STORAGE_AGAIN });
         }
         // A request that is larger than the whole backlog may be, is taken when there is none.
         let full = |limit: &u64| self.backlog.now() > 0 && self.backlog.now() + u64::from(events) > *limit;
         if let Some(limit) = backlog_events.filter(full) {
-            return Some(Refused { quota: Quota::Backlog, limit, retry_after: BACKLOG_AGAIN });
+            return Some(Refused { quota: Quota::Backlog, limit, stored: None, retry_after: BACKLOG_AGAIN });
         }
         let (flow, meter) = self.quotas.events().zip(self.events.as_mut())?;
         let retry_after = meter.take(flow, f64::from(events), now).err()?;
         let limit = self.quotas.events_per_second.map_or(0, |rate| rate.rate);
-        Some(Refused { quota: Quota::Rate, limit, retry_after })
+        Some(Refused { quota: Quota::Rate, limit, stored: None, retry_after })
     }
 
     /// So much fuel was used.
@@ -284,12 +289,13 @@ impl Account {
         }
     }
 
-    pub(super) fn counted(&mut self, backlog: Option<u64>, storage: Option<u64>, now: Timestamp) {
+    pub(super) fn counted(&mut self, backlog: Option<u64>, storage: Option<Stored>, now: Timestamp) {
         if let Some(found) = backlog {
             self.backlog.set(found, now);
         }
         if let Some(found) = storage {
-            self.storage.set(found, now);
+            self.storage.set(found.sum(), now);
+            self.stored = Some(found);
         }
     }
 
@@ -324,7 +330,8 @@ impl Account {
                 self.meter(quota).map(|(meter, flow)| meter.bucket.spent_for(flow, now)).filter(|wait| !wait.is_zero())
             }
         };
-        Some(Line { quota, limit, used, hold, since: bite.map(|bite| bite.since), retry_after })
+        let stored = self.stored.filter(|_| quota == Quota::Storage);
+        Some(Line { quota, limit, used, stored, hold, since: bite.map(|bite| bite.since), retry_after })
     }
 }
 
@@ -403,10 +410,15 @@ mod tests {
     fn full_storage_refuses() {
         let mut account = account(Quotas { storage_bytes: Some(1_000), ..Quotas::default() });
         assert!(account.due(at(0)).storage);
-        account.counted(None, Some(1_000), at(0));
+        let stored = |state, components| Some(Stored { state, components });
+        account.counted(None, stored(400, 600), at(0));
         assert_eq!(refused(&mut account, 1, at(0)), None);
-        account.counted(None, Some(1_001), at(0));
-        assert_eq!(refused(&mut account, 1, at(0)), Some(Quota::Storage));
+        account.counted(None, stored(400, 601), at(0));
+        let refused = account.admit(1, at(0)).expect_err("because it is full");
+        assert_eq!((refused.quota, refused.stored), (Quota::Storage, stored(400, 601)));
+        assert!(refused.to_string().contains("400 of state and 601 of components"), "{refused}");
+        let line = account.lines((0, 0), at(0))[0];
+        assert_eq!((line.used, line.stored), (1_001, stored(400, 601)));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Who uses more than its rate or its fuel is served after the others first (the soft lane). Who goes on is refused (events)
-//! or waits (fuel). Concurrency is kept by the schedule. A full backlog or full storage refuses events.
+//! or waits (fuel). Concurrency is kept by the schedule. A full backlog or full storage refuses events. Storage is state and
+//! components together; that a component fits is judged where it is stored, in the store's own transaction.
 //!
 //! What is exact: the rate and the fuel of a node, and its concurrency. What is not: the backlog is counted once a second
 //! and storage every ten when they come near, so a tenant can be over by what it hands in meanwhile; and with several
@@ -64,6 +65,23 @@ pub enum Hold {
     Stopped,
 }
 
+/// What a tenant's plugins keep, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Stored {
+    /// Keys and values of their state.
+    pub state: u64,
+    /// Their components, each counted once however many versions have it.
+    pub components: u64,
+}
+
+impl Stored {
+    /// Both.
+    #[must_use]
+    pub const fn sum(self) -> u64 {
+        self.state.saturating_add(self.components)
+    }
+}
+
 /// How a tenant stands with one quota, on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
@@ -73,6 +91,8 @@ pub struct Line {
     pub limit: u64,
     /// How much of it is used. Of rate and fuel: what would have to come back until all could be used at once again.
     pub used: u64,
+    /// Of storage: what that is made of, once it was counted.
+    pub stored: Option<Stored>,
     /// What it does.
     pub hold: Hold,
     /// Since when it has been biting; none if it did not within the last seconds.
@@ -89,6 +109,8 @@ pub struct Refused {
     pub quota: Quota,
     /// The limit.
     pub limit: u64,
+    /// Of storage: what is kept.
+    pub stored: Option<Stored>,
     /// It is of no use to try earlier.
     pub retry_after: Duration,
 }
@@ -99,7 +121,13 @@ impl Refused {
         match self.quota {
             Quota::Rate => format!("the tenant may hand in {limit} events per second, and has handed in more"),
             Quota::Backlog => format!("{limit} events of the tenant or more wait to be worked off, which is its limit"),
-            Quota::Storage => format!("the state of the tenant's plugins is larger than its limit, {limit} bytes"),
+            Quota::Storage => {
+                let Stored { state, components } = self.stored.unwrap_or_default();
+                format!(
+                    "the tenant's plugins keep more than its limit, {limit} bytes: {state} of state and {components} of \
+                     components"
+                )
+            }
             // They refuse nothing.
             Quota::Concurrency | Quota::Fuel => format!("the tenant's limit is {limit}"),
         }
@@ -285,7 +313,13 @@ impl Limiter {
             Some(limit) => Some(inner.store.backlog(tenant, limit).await?),
             None => None,
         };
-        let storage = if due.storage { Some(inner.store.state_bytes(tenant).await?) } else { None };
+        let storage = if due.storage {
+            let (state, components) =
+                (inner.store.state_bytes(tenant).await?, inner.store.component_bytes(tenant).await?);
+            Some(Stored { state, components })
+        } else {
+            None
+        };
         let now = inner.clock.now();
         if let Some(account) = inner.lock().get_mut(&tenant) {
             account.counted(backlog, storage, now);

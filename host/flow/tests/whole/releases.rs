@@ -95,7 +95,7 @@ async fn a_retry_that_stays_is_on_its_version_until_that_is_retired() {
     let (before, _) = first().await.expect("because it waits");
     host.until("it was tried again", async || first().await.is_some_and(|(attempt, _)| attempt >= before + 2)).await;
     assert_eq!(first().await.and_then(|(_, plugin)| plugin), Some(("subject".to_owned(), 1)));
-    host.store.retire(tenant.id, "subject", 1, &act()).await.expect("because it is not active");
+    host.store.retire(tenant.id, "subject", 1, 100, &act()).await.expect("because it is not active");
     host.changed(&tenant).await;
     host.settled(&tenant, 2).await;
     let runs = host.runs(&tenant, Some(RunState::Done)).await;

@@ -83,6 +83,9 @@ pub struct Plugin {
     previous: Option<u32>,
     /// When it was uploaded first.
     created: String,
+    /// When its active version became so, the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activated_at: Option<String>,
     /// The active version's digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
@@ -113,6 +116,17 @@ pub struct Refused {
 pub struct Shown {
     #[serde(flatten)]
     plugin: Plugin,
+    /// What the active version asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    requested: Option<Grants>,
+    /// What of that it is granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    effective: Option<Grants>,
+    /// What was cut, and by whom.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cut: Vec<Cut>,
     /// Its versions, newest first, without their manifests and what was found in them.
     versions: Vec<VersionHead>,
     /// Where the next page of versions begins; null at the end. A page may be short while there is a next.
@@ -130,8 +144,7 @@ pub struct VersionHead {
     /// `sha256:…` of the component.
     digest: String,
     /// Bytes of the component.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
+    size: u64,
     /// Who uploaded it: a key's id, or `watch`.
     author: String,
     /// When.
@@ -280,6 +293,7 @@ impl From<&catalogue::Plugin> for Plugin {
             active: plugin.active,
             previous: plugin.previous,
             created: rfc3339(plugin.created),
+            activated_at: plugin.activated.map(rfc3339),
             digest: None,
             refused: None,
             candidates: Vec::new(),
@@ -383,9 +397,8 @@ async fn list(
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<Plugin>>> {
     let plugins = api.store.plugins(caller.id()).await?;
-    let plugins = plugins.iter().map(|(plugin, version)| {
-        Plugin::new(&api, &caller, plugin, version.as_ref().map(|version| version.digest.clone()))
-    });
+    let plugins =
+        plugins.into_iter().map(|(plugin, head)| Plugin::new(&api, &caller, &plugin, head.map(|head| head.digest)));
     page::of_names(&api, caller.uid(), "plugins", &paging, plugins.collect(), |plugin| &plugin.name).map(Json)
 }
 
@@ -403,8 +416,17 @@ pub(super) async fn find(api: &Api, tenant: TenantId, name: &str) -> Result<Know
 
 /// One version of a plugin that is there.
 pub(super) async fn find_version(api: &Api, tenant: TenantId, name: &str, number: u32) -> Result<catalogue::Version> {
-    let found = api.store.version(tenant, name, number).await?;
-    found.map(|(_, version)| version).ok_or_else(|| Problem::not_found("version", &number.to_string()))
+    match api.store.version(tenant, name, number).await? {
+        Some((_, version)) => Ok(version),
+        None => Err(missing(api, tenant, name, number).await?),
+    }
+}
+
+/// Why a version is not there. A plugin's newest version stays, so what is older than that and missing was let go.
+async fn missing(api: &Api, tenant: TenantId, name: &str, number: u32) -> Result<Problem> {
+    let newest = api.store.versions(tenant, name, None, 1).await?;
+    let was_there = number > 0 && newest.first().is_some_and(|newest| number < newest.number);
+    Ok(if was_there { Problem::let_go(name, number) } else { Problem::not_found("version", &number.to_string()) })
 }
 
 /// A plugin with a page of its versions, newest first.
@@ -435,7 +457,15 @@ async fn show(
     let (plugin, active) = &known;
     let digest = active.as_ref().map(|version| version.digest.clone());
     let plugin = Plugin { candidates, ..Plugin::new(&api, &caller, plugin, digest) };
-    Ok(Json(Shown { plugin, versions, next }))
+    let requested = active.as_ref().map(install::grants_of);
+    let (effective, cut) = match &requested {
+        Some(requested) => {
+            let (left, cut) = effective(&api, &present(&api, &caller.tenant).await?, requested);
+            (Some(left), cut)
+        }
+        None => (None, Vec::new()),
+    };
+    Ok(Json(Shown { plugin, requested, effective, cut, versions, next }))
 }
 
 /// One version of a plugin.
@@ -477,7 +507,8 @@ pub struct UploadQuery {
         (status = 201, description = "A new version", body = Uploaded),
         (status = 200, description = "The version that is there already", body = Uploaded),
         (status = 413, description = "The component is larger than 64 MiB, or the whole larger than is taken"),
-        (status = 422, description = "The manifest, the component or the signature is refused")
+        (status = 422, description = "The manifest, the component or the signature is refused"),
+        (status = 429, description = "With this component the tenant's plugins would keep more than its quota allows")
     )
 )]
 async fn upload(

@@ -131,6 +131,15 @@ impl Problem {
         Self::new(Code::NotFound, format!("there is no {what} `{name}`"))
     }
 
+    /// A version that was there once.
+    pub fn let_go(plugin: &str, version: u32) -> Self {
+        let detail = format!(
+            "version {version} of plugin `{plugin}` was let go: it was retired, and only the newest retired versions are kept"
+        );
+        Self::new(Code::NotFound, detail)
+            .hint("its history is kept; upload the component again, and it is a new version")
+    }
+
     /// A fault of the host. The cause goes to the log only.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed by the host's fault");
@@ -234,6 +243,22 @@ impl From<bulkhead_store::Error> for Problem {
                     "what plugin `{plugin}` asks of its versions would become less: for that the key needs the scope `consent`"
                 );
                 Self::new(Code::ScopeMissing, detail).hint("somebody with a key that has that scope sets it")
+            }
+            Error::LetGo { plugin, version } => Self::let_go(&plugin, version),
+            Error::Crowded { limit, state, components, added } => {
+                let used = state.saturating_add(components);
+                let detail = format!(
+                    "the tenant's plugins keep {used} bytes ({state} of state, {components} of components), and this \
+                     component has {added}: more than the limit, {limit}"
+                );
+                Self::new(Code::LimitStorage, detail)
+                    .hint(
+                        "retire versions that are not used any more (`bulkhead plugin retire NAME VERSION`): retired ones \
+                         make room, oldest first; let plugins delete state; or ask the operator for more",
+                    )
+                    .with("quota", "storage")
+                    .with("limit", limit)
+                    .with("used", used)
             }
             Error::Damaged(_) => Self::internal(&error),
         }

@@ -7,6 +7,7 @@ use bulkhead_domain::policy::quota::Quota;
 use bulkhead_flow::quota::Hold;
 use bulkhead_flow::quota::Line;
 use bulkhead_flow::quota::Refused;
+use bulkhead_flow::quota::Stored;
 use serde::Deserialize;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -57,7 +58,8 @@ pub struct Quotas {
     /// Events that no rule has looked at yet, and runs that are held.
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog_events: Option<u64>,
-    /// Bytes of the plugins' state, keys and values. Kept events are not counted.
+    /// Bytes of the plugins' state, keys and values, and of their components, each counted once. Kept events are not
+    /// counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     storage_bytes: Option<u64>,
     /// Fuel of plugins in a minute.
@@ -101,6 +103,9 @@ pub struct QuotaLine {
     limit: u64,
     /// How much is used now. Of rate and fuel: what would have to come back until all could be used at once again.
     used: u64,
+    /// Of storage: what that is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<StorageParts>,
     /// `within`; `soft`: what is there is worked off after that of others; `stopped`: events are refused (rate, backlog,
     /// storage), or what is there waits (concurrency, fuel).
     #[schema(value_type = String)]
@@ -111,6 +116,21 @@ pub struct QuotaLine {
     /// Milliseconds until events are taken again, or until what waits goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+}
+
+/// What a tenant's plugins keep, in bytes.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct StorageParts {
+    /// Keys and values of their state.
+    state: u64,
+    /// Their components, each counted once however many versions have it.
+    components: u64,
+}
+
+impl From<Stored> for StorageParts {
+    fn from(Stored { state, components }: Stored) -> Self {
+        Self { state, components }
+    }
 }
 
 impl From<Line> for QuotaLine {
@@ -127,6 +147,7 @@ impl From<Line> for QuotaLine {
             unit,
             limit: line.limit,
             used: line.used,
+            parts: line.stored.map(StorageParts::from),
             state: line.hold,
             since: line.since.map(rfc3339),
             retry_after_ms: line

@@ -26,6 +26,7 @@ use crate::api::extract::Path;
 use crate::api::extract::Read;
 use crate::api::page;
 use crate::api::page::Page;
+use crate::api::plugins::find_version;
 use crate::api::problem::Document;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
@@ -186,7 +187,7 @@ pub async fn show(
     ),
     responses(
         (status = 200, description = "The component", body = Vec<u8>, content_type = "application/wasm"),
-        (status = 404, description = "There is no such version", body = Document,
+        (status = 404, description = "There is no such version, or it was let go", body = Document,
             content_type = "application/problem+json"),
     ),
 )]
@@ -195,9 +196,9 @@ pub async fn component(
     caller: Caller<Read>,
     Path((name, version)): Path<(String, u32)>,
 ) -> Result<Response> {
+    let digest = find_version(&api, caller.id(), &name, version).await?.digest;
     let missing = || Problem::not_found("version", &format!("{name} {version}"));
-    let (_, version) = api.store.version(caller.id(), &name, version).await?.ok_or_else(missing)?;
-    let wasm = api.store.component(caller.id(), &version.digest).await?.ok_or_else(missing)?;
+    let wasm = api.store.component(caller.id(), &digest).await?.ok_or_else(missing)?;
     let mut response = wasm.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
     Ok(response)

@@ -1,5 +1,6 @@
-//! What a plugin asks of its versions before they run for real. It belongs to the plugin, not to what is uploaded: no
-//! manifest has a say in it.
+//! What is asked of a plugin's versions before they run for real: by the plugin's own settings, by the operator of its
+//! tenant, and by the host's configuration. What counts is the strictest of each. No manifest has a say in it, and a tenant
+//! none in what the operator asks.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,13 +14,16 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api::admin::tenant;
 use crate::api::code::Code;
 use crate::api::extract::Body;
 use crate::api::extract::Caller;
+use crate::api::extract::Operator;
 use crate::api::extract::Path;
 use crate::api::extract::Plugins;
 use crate::api::extract::Read;
 use crate::api::plugins::find;
+use crate::api::plugins::present;
 use crate::api::problem::Problem;
 use crate::api::problem::Result;
 use crate::api::releases::act;
@@ -30,7 +34,7 @@ const PREVIEWS_MAX: usize = 20;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(show_policy, put_policy))
+    OpenApiRouter::new().routes(routes!(show_policy, put_policy)).routes(routes!(show_asked, put_asked))
 }
 
 /// What is asked.
@@ -57,12 +61,20 @@ pub struct Required {
     within_hours: u32,
 }
 
-/// What is asked, and what there is.
+/// What is asked, by whom, and what there is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PluginReleasePolicy)]
 pub struct Shown {
+    /// What the plugin's own settings ask.
     #[serde(flatten)]
     policy: Policy,
+    /// What counts: the strictest of what the plugin, the operator of its tenant and the host's configuration ask; null if
+    /// nobody asks anything.
+    effective: Option<Required>,
+    /// What the operator asks of this tenant's plugins; null: nothing.
+    tenant: Option<Required>,
+    /// What the host's configuration asks of all; null: nothing.
+    host: Option<Required>,
     /// The last preview of each pair of versions, newest first; at most 20.
     previews: Vec<PreviewView>,
 }
@@ -115,12 +127,38 @@ impl From<Preview> for PreviewView {
     }
 }
 
+fn required(policy: ReleasePolicy) -> Option<Required> {
+    policy.require_preview.map(Required::from)
+}
+
+impl From<ReleasePolicy> for Policy {
+    fn from(policy: ReleasePolicy) -> Self {
+        Self { require_preview: required(policy) }
+    }
+}
+
+impl Policy {
+    /// As it is judged by, if that can be.
+    fn check(self) -> Result<ReleasePolicy> {
+        let policy = ReleasePolicy { require_preview: self.require_preview.map(RequirePreview::from) };
+        match policy.require_preview.as_ref().and_then(RequirePreview::fault) {
+            Some(fault) => Err(Problem::new(Code::FieldInvalid, fault)),
+            None => Ok(policy),
+        }
+    }
+}
+
 async fn shown<N>(api: &Api, caller: &Caller<N>, name: &str) -> Result<Json<Shown>> {
     let (plugin, _) = find(api, caller.id(), name).await?;
-    let policy = Policy { require_preview: plugin.policy.require_preview.map(Required::from) };
+    let (tenant, host) = (present(api, &caller.tenant).await?.asks, api.installer.asks());
     let previews = api.store.previews(caller.id(), plugin.id).await?;
-    let previews = previews.into_iter().take(PREVIEWS_MAX).map(PreviewView::from).collect();
-    Ok(Json(Shown { policy, previews }))
+    Ok(Json(Shown {
+        policy: plugin.policy.into(),
+        effective: required(plugin.policy.and(tenant).and(host)),
+        tenant: required(tenant),
+        host: required(host),
+        previews: previews.into_iter().take(PREVIEWS_MAX).map(PreviewView::from).collect(),
+    }))
 }
 
 /// What is asked of the plugin's versions, and the last previews.
@@ -151,11 +189,54 @@ async fn put_policy(
     Path(name): Path<String>,
     Body(policy): Body<Policy>,
 ) -> Result<Json<Shown>> {
-    let policy = ReleasePolicy { require_preview: policy.require_preview.map(RequirePreview::from) };
-    if let Some(fault) = policy.require_preview.as_ref().and_then(RequirePreview::fault) {
-        return Err(Problem::new(Code::FieldInvalid, fault));
-    }
-    api.store.set_release_policy(caller.id(), &name, &policy, &act(&api, &caller)).await?;
+    api.store.set_release_policy(caller.id(), &name, &policy.check()?, &act(&api, &caller)).await?;
     api.changed(caller.id()).await;
     shown(&api, &caller, &name).await
+}
+
+/// What the operator asks of versions.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AskedOfVersions)]
+pub struct Asked {
+    /// Of this tenant's plugins.
+    tenant: Policy,
+    /// Of all, from the host's configuration; it counts beside.
+    host: Policy,
+}
+
+fn both(api: &Api, tenant: ReleasePolicy) -> Json<Asked> {
+    Json(Asked { tenant: tenant.into(), host: api.installer.asks().into() })
+}
+
+/// What the operator asks of versions of a tenant's plugins.
+#[utoipa::path(
+    get, path = "/admin/v1/tenants/{tenant}/policy", tag = "operator", summary = "What is asked of a tenant's versions",
+    params(("tenant" = String, Path, description = "The tenant's name or id")),
+    responses((status = 200, description = "What is asked", body = Asked), (status = 404, description = "No such tenant"))
+)]
+async fn show_asked(State(api): State<Api>, _: Operator, Path(name): Path<String>) -> Result<Json<Asked>> {
+    Ok(both(&api, tenant(&api, &name).await?.asks))
+}
+
+/// Replaces it. Nothing in the tenant can take it away, whatever scopes a key has; what is active already stays.
+#[utoipa::path(
+    put, path = "/admin/v1/tenants/{tenant}/policy", tag = "operator", summary = "Ask something of a tenant's versions",
+    request_body = Policy, params(("tenant" = String, Path, description = "The tenant's name or id")),
+    responses(
+        (status = 200, description = "What is asked", body = Asked),
+        (status = 404, description = "No such tenant"),
+        (status = 422, description = "It does not read")
+    )
+)]
+async fn put_asked(
+    State(api): State<Api>,
+    _: Operator,
+    Path(name): Path<String>,
+    Body(policy): Body<Policy>,
+) -> Result<Json<Asked>> {
+    let asks = policy.check()?;
+    let row = tenant(&api, &name).await?;
+    api.store.set_asks(row.id, &asks).await?;
+    api.changed(row.id).await;
+    Ok(both(&api, asks))
 }

@@ -4,11 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use bulkhead_domain::id::Position;
+use bulkhead_domain::policy::proof::Preview;
 use bulkhead_flow::inbox::codec::rfc3339;
+use bulkhead_store::catalogue;
 use bulkhead_store::releases::Act;
 use bulkhead_store::releases::Action;
 use bulkhead_store::releases::Entry;
 use bulkhead_store::releases::Switch;
+use bulkhead_store::releases::proven;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
@@ -47,7 +50,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 
 /// What a caller does now. Whoever has the scope `consent` agrees with it to what it needs.
 pub(super) fn act<N>(api: &Api, caller: &Caller<N>) -> Act {
-    Act::by(&caller.key, api.now()).consenting(caller.may(Scope::Consent))
+    Act::by(&caller.key, api.now()).consenting(caller.may(Scope::Consent)).asking(api.installer.asks())
 }
 
 /// Which version.
@@ -119,7 +122,7 @@ async fn roll_back(
 }
 
 /// Takes a version out of use for good: it cannot be activated again, and retries of runs that began with it move to the
-/// active one.
+/// active one. A plugin keeps so many retired versions (`limits.api.retired_versions`); the oldest go beyond that.
 #[utoipa::path(
     post, path = "/v1/plugins/{name}/retire", tag = "plugins", summary = "Retire a version", request_body = Number,
     params(("name" = String, Path, description = "The plugin's name")),
@@ -131,28 +134,64 @@ async fn retire(
     Path(name): Path<String>,
     Body(number): Body<Number>,
 ) -> Result<StatusCode> {
-    api.store.retire(caller.id(), &name, number.version, &act(&api, &caller)).await?;
+    let kept = api.limits.room.retired;
+    api.store.retire(caller.id(), &name, number.version, kept, &act(&api, &caller)).await?;
     api.changed(caller.id()).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Agrees to what a version asks for beyond the active one. It can be activated then by anybody who may activate.
+/// A version that somebody agreed to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApprovedVersion)]
+pub struct Approved {
+    #[serde(flatten)]
+    version: Version,
+    /// What is missing still before it can become active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+/// Agrees to what a version asks for beyond the active one. It can be activated then by anybody who may activate, once it
+/// has the preview that is asked of it.
 #[utoipa::path(
     post, path = "/v1/plugins/{name}/versions/{version}/approve", tag = "plugins", summary = "Approve a version",
     params(("name" = String, Path, description = "The plugin's name"), ("version" = u32, Path, description = "Its number")),
-    responses((status = 200, description = "The version", body = Version), (status = 404, description = "No such version"))
+    responses((status = 200, description = "The version", body = Approved), (status = 404, description = "No such version"))
 )]
 async fn approve(
     State(api): State<Api>,
     caller: Caller<Consent>,
     Path((name, number)): Path<(String, u32)>,
-) -> Result<Json<Version>> {
+) -> Result<Json<Approved>> {
     let version = api.store.approve(caller.id(), &name, number, &act(&api, &caller)).await?;
     api.changed(caller.id()).await;
     let known = find(&api, caller.id(), &name).await?;
     let rollouts = api.store.rollouts(caller.id(), known.0.id).await?;
     let tenant = present(&api, &caller.tenant).await?;
-    Ok(Json(Version::new(&api, &tenant, &known, &rollouts, &version)))
+    let hint = unproven(&api, &tenant, &known.0, &version).await?;
+    Ok(Json(Approved { version: Version::new(&api, &tenant, &known, &rollouts, &version), hint }))
+}
+
+/// What a version lacks before it can become active, if it lacks anything. The store looks at it again by then.
+async fn unproven(
+    api: &Api,
+    tenant: &catalogue::Tenant,
+    plugin: &catalogue::Plugin,
+    version: &catalogue::Version,
+) -> Result<Option<String>> {
+    let asked = plugin.policy.and(tenant.asks).and(api.installer.asks());
+    if asked.require_preview.is_none() {
+        return Ok(None);
+    }
+    let previews = api.store.previews(tenant.id, plugin.id).await?;
+    let of_it = |preview: &&Preview| preview.version == version.number && preview.against == plugin.active;
+    match proven(plugin, &asked, version, previews.iter().find(of_it), api.now()) {
+        Err(bulkhead_store::Error::Unproven { version, lack, .. }) => {
+            let next = format!("bulkhead plugin preview {} {version}", plugin.name);
+            Ok(Some(format!("before it can become active it needs a preview: {lack}; {next}")))
+        }
+        judged => Ok(judged.map(|()| None)?),
+    }
 }
 
 /// Something that was done to a plugin's versions.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use bulkhead_domain::policy::ceiling::Ceiling;
 use bulkhead_domain::policy::limits::HttpLimits;
 use bulkhead_domain::policy::origin::Origin;
+use bulkhead_domain::policy::proof::ReleasePolicy;
+use bulkhead_domain::policy::proof::RequirePreview;
 use bulkhead_domain::policy::quota::Quotas;
 use bulkhead_domain::policy::quota::Rate;
 use bulkhead_flow::dispatch::recorder;
@@ -68,6 +70,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
     checker.recorder(&raw.recorder);
     checker.ceiling(&raw.ceiling);
     let signatures = checker.signatures(&raw.signatures);
+    let asks = checker.previews(raw.previews);
     checker.together(&raw);
     let (problems, warnings) = (checker.problems, checker.warnings);
     match (listen, store, problems.is_empty()) {
@@ -100,6 +103,7 @@ pub fn check(layers: Layers) -> Result<Config, Error> {
             recorder: recorder(&raw.recorder),
             ceiling: raw.ceiling.clone(),
             signatures,
+            asks,
             sources,
             operator_key,
             compiler: Compiler::default(),
@@ -149,7 +153,12 @@ fn limits(raw: &raw::Limits) -> Limits {
         api: ApiLimits {
             upload_bytes: api.upload_bytes.get(),
             uploads: count(api.uploads),
-            room: Room { plugins: api.plugins, versions: api.plugin_versions },
+            room: Room {
+                plugins: api.plugins,
+                versions: api.plugin_versions,
+                retired: api.retired_versions,
+                storage: None,
+            },
             document_bytes: api.document_bytes.get(),
             streams: count(api.streams),
             requests: count(api.requests),
@@ -457,6 +466,18 @@ impl Checker<'_> {
         Trust { required: raw.required, keys }
     }
 
+    fn previews(&mut self, raw: raw::Previews) -> ReleasePolicy {
+        let raw::Previews { required, min_runs, max_new_failures, max_changed_percent, within_hours } = raw;
+        let max_changed_percent = Some(max_changed_percent);
+        let wanted = RequirePreview { min_runs, max_new_failures, max_changed_percent, within_hours };
+        if let Some(fault) = wanted.fault() {
+            self.wrong("previews", fault);
+        }
+        // As many as do is no limit.
+        let max_changed_percent = wanted.max_changed_percent.filter(|percent| *percent < 100.0);
+        ReleasePolicy { require_preview: required.then_some(RequirePreview { max_changed_percent, ..wanted }) }
+    }
+
     fn recorder(&mut self, raw: &raw::Recorder) {
         if !(0.0..=1.0).contains(&raw.sample) {
             self.wrong("recorder.sample", format!("{} is no part; it is from 0 to 1", raw.sample));
@@ -502,6 +523,7 @@ impl Checker<'_> {
             ("limits.api.uploads", u64::from(raw.limits.api.uploads)),
             ("limits.api.plugins", u64::from(raw.limits.api.plugins)),
             ("limits.api.plugin_versions", u64::from(raw.limits.api.plugin_versions)),
+            ("limits.api.retired_versions", u64::from(raw.limits.api.retired_versions)),
             ("sandbox.instances", u64::from(raw.sandbox.instances)),
         ] {
             self.above_zero(path, number);

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_domain::policy::ceiling::Ceiling;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_flow::dispatch::recorder;
 use bulkhead_flow::inbox;
 use bulkhead_flow::keeper::Retention;
@@ -102,6 +103,8 @@ pub struct Config {
     pub ceiling: Ceiling,
     /// Whose signatures of plugins count.
     pub(crate) signatures: Trust,
+    /// What is asked of versions of any tenant's plugins.
+    pub asks: ReleasePolicy,
     /// Queues of others that events are taken from.
     pub sources: Vec<Spec>,
     /// The operator's key, if it is set from outside.
@@ -185,7 +188,7 @@ pub struct ApiLimits {
     pub upload_bytes: usize,
     /// Uploads in work at a time.
     pub uploads: usize,
-    /// Plugins of one tenant, and versions of one plugin that are not retired.
+    /// Plugins of one tenant, and versions of one plugin. How much they may keep is the tenant's quota.
     pub room: Room,
     /// Bytes of any other document.
     pub document_bytes: usize,

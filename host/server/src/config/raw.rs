@@ -36,6 +36,7 @@ pub struct Config {
     pub recorder: Recorder,
     pub ceiling: Ceiling,
     pub signatures: Signatures,
+    pub previews: Previews,
     pub sources: Vec<Source>,
 }
 
@@ -140,6 +141,7 @@ pub struct ApiLimits {
     pub uploads: u32,
     pub plugins: u32,
     pub plugin_versions: u32,
+    pub retired_versions: u32,
     pub document_bytes: Bytes,
     pub streams: u32,
     pub requests: u32,
@@ -168,6 +170,16 @@ pub struct Retention {
 pub struct Signatures {
     pub required: bool,
     pub trusted: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Previews {
+    pub required: bool,
+    pub min_runs: u64,
+    pub max_new_failures: u64,
+    pub max_changed_percent: f64,
+    pub within_hours: u32,
 }
 
 /// For how long something is kept; none is for ever.

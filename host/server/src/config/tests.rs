@@ -222,3 +222,16 @@ fn signatures_are_asked_for_with_keys_that_can_sign() {
     let text = wrong("", &[("BULKHEAD_SIGNATURES_REQUIRED", "maybe")]);
     assert!(text.contains("BULKHEAD_SIGNATURES_REQUIRED"), "{text}");
 }
+
+#[test]
+fn previews_are_asked_for_with_what_a_preview_can_show() {
+    let none = load("", &[], &Flags::default()).expect("because the defaults are right").asks;
+    assert_eq!(none.require_preview, None);
+    let file = "[previews]\nrequired = true\nmin_runs = 50\nmax_changed_percent = 5\n";
+    let asked = load(file, &[], &Flags::default()).expect("because it is right").asks.require_preview;
+    let asked = asked.expect("because it is required");
+    assert_eq!((asked.min_runs, asked.max_new_failures, asked.within_hours), (50, 0, 24));
+    assert_eq!(asked.max_changed_percent, Some(5.0));
+    let text = wrong("[previews]\nmin_runs = 0\n", &[]);
+    assert!(text.contains("previews") && text.contains("`min_runs` is at least 1"), "{text}");
+}

@@ -258,7 +258,9 @@ impl<C: Clock> Watch<C> {
                 true
             }
             Err(Error::Busy) => false,
-            Err(Error::Store(error)) if !matches!(error, bulkhead_store::Error::Conflict { .. }) => {
+            Err(Error::Store(error))
+                if !matches!(error, bulkhead_store::Error::Conflict { .. } | bulkhead_store::Error::Crowded { .. }) =>
+            {
                 tracing::warn!(tenant = tenant.name, plugin = name, %error, "a plugin's file cannot be taken in now");
                 false
             }

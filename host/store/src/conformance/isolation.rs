@@ -9,6 +9,7 @@ use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
 
+use super::plugins::KEPT;
 use super::plugins::back;
 use super::plugins::by;
 use super::plugins::to;
@@ -249,7 +250,7 @@ pub async fn plugins_are_the_tenants_own(world: &mut World) -> Result<()> {
     assert_eq!(world.store.component(b, "sha256:1").await?, None);
     assert!(matches!(world.store.switch_version(b, "p", &to(2)).await, Err(Error::NotFound { .. })));
     assert!(matches!(world.store.switch_version(b, "p", &back()).await, Err(Error::NotFound { .. })));
-    assert!(matches!(world.store.retire(b, "p", 2, &by()).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.retire(b, "p", 2, KEPT, &by()).await, Err(Error::NotFound { .. })));
     assert!(matches!(world.store.pause_plugin(b, "p", true).await, Err(Error::NotFound { .. })));
     assert!(matches!(world.store.set_config(b, "p", "{\"b\":1}").await, Err(Error::NotFound { .. })));
     // A namesake has versions and a number of its own.

@@ -153,6 +153,8 @@ suite! { $
         a_retired_version_is_not_activated,
         versions_are_listed_in_pages,
         plugins_and_versions_have_their_room,
+        components_have_their_room,
+        retired_versions_make_room,
         switches_and_config_are_kept,
         components_are_shared_but_not_shown,
     }
@@ -172,6 +174,8 @@ suite! { $
         a_promoted_candidate_is_active,
         nothing_runs_that_nobody_agreed_to,
         a_version_needs_the_preview_that_its_plugin_asks_for,
+        what_the_operator_asks_counts_beside_what_the_plugin_asks,
+        retired_versions_are_bounded,
         runs_remember_the_versions_that_they_began_with,
         what_plugins_are_allowed_is_kept,
         decisions_are_the_tenants_own,

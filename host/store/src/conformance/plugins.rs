@@ -9,8 +9,13 @@ use crate::Result;
 use crate::catalogue::NewVersion;
 use crate::catalogue::Plugin;
 use crate::catalogue::Room;
+use crate::catalogue::Storage;
+use crate::catalogue::Version;
 use crate::releases::Act;
 use crate::releases::Switch;
+
+/// More retired versions than any case has, unless it says otherwise.
+pub(super) const KEPT: u32 = 100;
 
 /// Whoever decides here.
 pub(super) fn by() -> Act {
@@ -95,8 +100,11 @@ pub async fn versions_are_activated_and_rolled_back(world: &mut World) -> Result
     let plugin = world.store.switch_version(tenant, "p", &back()).await?;
     assert_eq!((plugin.active, plugin.previous), (Some(1), Some(3)));
     assert_eq!(active(world, tenant).await?, (Some(1), Some(3)));
-    let (_, shown) = world.store.plugins(tenant).await?.remove(0);
-    assert_eq!(shown.map(|version| version.number), Some(1));
+    let later = Switch::to(3, Act::by("key_1", at(7)));
+    assert_eq!(world.store.switch_version(tenant, "p", &later).await?.activated, Some(at(7)));
+    let (listed, head) = world.store.plugins(tenant).await?.remove(0);
+    assert_eq!((listed.active, listed.activated), (Some(3), Some(at(7))), "when it became so, the last time");
+    assert_eq!(head.map(|head| (head.number, head.size)), Some((3, version("3").wasm.len() as u64)));
     for (name, number) in [("p", 9), ("no", 1)] {
         assert!(
             matches!(world.store.switch_version(tenant, name, &to(number)).await, Err(Error::NotFound { .. })),
@@ -114,11 +122,14 @@ pub async fn a_retired_version_is_not_activated(world: &mut World) -> Result<()>
     }
     world.store.switch_version(tenant, "p", &to(1)).await?;
     world.store.switch_version(tenant, "p", &to(2)).await?;
-    assert!(matches!(world.store.retire(tenant, "p", 2, &by()).await, Err(Error::Conflict { .. })), "it is active");
-    world.store.retire(tenant, "p", 1, &by()).await?;
+    assert!(
+        matches!(world.store.retire(tenant, "p", 2, KEPT, &by()).await, Err(Error::Conflict { .. })),
+        "it is active"
+    );
+    world.store.retire(tenant, "p", 1, KEPT, &by()).await?;
     assert!(matches!(world.store.switch_version(tenant, "p", &to(1)).await, Err(Error::Conflict { .. })));
     assert!(matches!(world.store.switch_version(tenant, "p", &back()).await, Err(Error::Conflict { .. })));
-    assert!(matches!(world.store.retire(tenant, "p", 7, &by()).await, Err(Error::NotFound { .. })));
+    assert!(matches!(world.store.retire(tenant, "p", 7, KEPT, &by()).await, Err(Error::NotFound { .. })));
     let versions = world.store.versions(tenant, "p", None, 9).await?;
     assert_eq!(versions.iter().map(|version| version.retired).collect::<Vec<_>>(), [false, true]);
     let (plugin, active) = world.store.plugin(tenant, "p").await?.expect("because it was added");
@@ -129,30 +140,29 @@ pub async fn a_retired_version_is_not_activated(world: &mut World) -> Result<()>
 pub async fn versions_are_listed_in_pages(world: &mut World) -> Result<()> {
     let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
     for digest in ["1", "2", "3", "4", "5"] {
-        let inspection = format!("{{\"size\":{digest}00,\"imports\":[]}}");
-        world.store.add_version(a, "p", &NewVersion { inspection, ..version(digest) }, at(1)).await?;
+        world.store.add_version(a, "p", &version(digest), at(1)).await?;
         world.store.add_version(a, "other", &version(digest), at(1)).await?;
         world.store.add_version(b, "p", &version(digest), at(1)).await?;
     }
     let page = async |before| {
         let page = world.store.versions(a, "p", before, 2).await?;
-        Ok::<_, Error>(page.into_iter().map(|head| (head.number, head.size)).collect::<Vec<_>>())
+        Ok::<_, Error>(page.into_iter().map(|head| head.number).collect::<Vec<_>>())
     };
-    assert_eq!(page(None).await?, [(5, Some(500)), (4, Some(400))], "newest first");
-    assert_eq!(page(Some(4)).await?, [(3, Some(300)), (2, Some(200))]);
-    assert_eq!(page(Some(2)).await?, [(1, Some(100))]);
-    assert_eq!(page(Some(1)).await?, []);
+    assert_eq!(page(None).await?, [5, 4], "newest first");
+    assert_eq!(page(Some(4)).await?, [3, 2]);
+    assert_eq!(page(Some(2)).await?, [1]);
+    assert_eq!(page(Some(1)).await?, [0; 0]);
     assert!(world.store.versions(a, "no", None, 2).await?.is_empty());
     let head = world.store.versions(b, "p", Some(3), 1).await?.remove(0);
     let expected = version("2");
-    assert_eq!((head.size, head.created, head.retired), (None, at(1), false));
+    assert_eq!((head.size, head.created, head.retired), (expected.wasm.len() as u64, at(1), false));
     assert_eq!([&head.digest, &head.grants, &head.author], [&expected.digest, &expected.grants, &expected.author]);
     Ok(())
 }
 
 pub async fn plugins_and_versions_have_their_room(world: &mut World) -> Result<()> {
     let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
-    let room = Room { plugins: 2, versions: 2 };
+    let room = Room { plugins: 2, versions: 2, ..Room::default() };
     let version = |digest: &str| NewVersion { room, ..version(digest) };
     for name in ["p", "q"] {
         for digest in ["1", "2"] {
@@ -161,16 +171,74 @@ pub async fn plugins_and_versions_have_their_room(world: &mut World) -> Result<(
     }
     let full = |added: Result<_>, says: &str| match added {
         Err(Error::Conflict { detail, .. }) => assert!(detail.contains(says), "{detail}"),
-        other => panic!("{:?}", other.map(|_: (crate::catalogue::Version, bool)| ())),
+        other => panic!("{:?}", other.map(|_: (Version, bool)| ())),
     };
     full(world.store.add_version(a, "p", &version("3"), at(2)).await, "2 versions that are not retired");
     full(world.store.add_version(a, "r", &version("1"), at(2)).await, "2 plugins");
     assert_eq!(world.store.plugins(a).await?.len(), 2, "nothing was added");
     assert!(!world.store.add_version(a, "p", &version("1"), at(2)).await?.1, "what is there already is no further one");
     world.store.add_version(b, "p", &version("3"), at(2)).await?;
-    world.store.retire(a, "p", 1, &by()).await?;
+    world.store.retire(a, "p", 1, KEPT, &by()).await?;
     assert!(world.store.add_version(a, "p", &version("3"), at(3)).await?.1);
     full(world.store.add_version(a, "p", &version("4"), at(3)).await, "plugin retire p VERSION");
+    Ok(())
+}
+
+pub async fn components_have_their_room(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    let sized = |digest: &str, bytes: usize, limit: u64, state: u64| NewVersion {
+        wasm: Bytes::from(vec![7; bytes]),
+        room: Room { storage: Some(Storage { limit, state }), ..Room::default() },
+        ..version(digest)
+    };
+    world.store.add_version(a, "p", &sized("1", 400, 1_000, 0), at(1)).await?;
+    world.store.add_version(a, "q", &sized("1", 400, 1_000, 0), at(1)).await?;
+    assert_eq!((world.store.component_bytes(a).await?, world.store.component_bytes(b).await?), (400, 0), "once");
+    match world.store.add_version(a, "p", &sized("2", 400, 1_000, 201), at(2)).await {
+        Err(Error::Crowded { limit: 1_000, state: 201, components: 400, added: 400 }) => {}
+        other => panic!("{:?}", other.map(|(version, _)| version.number)),
+    }
+    assert_eq!(world.store.versions(a, "p", None, 9).await?.len(), 1, "nothing was added");
+    world.store.add_version(a, "p", &sized("2", 400, 1_000, 200), at(2)).await?;
+    assert!(world.store.add_version(a, "r", &sized("2", 400, 1, 0), at(2)).await?.1, "what is there adds nothing");
+    world.restart().await;
+    assert_eq!(world.store.component_bytes(a).await?, 800);
+    // Of two at once that fit alone, one is taken.
+    let (three, four) = (sized("3", 200, 1_100, 100), sized("4", 200, 1_100, 100));
+    let adds = [("p", &three), ("q", &four)].map(|(plugin, new)| world.store.add_version(a, plugin, new, at(3)));
+    let added = futures_util::future::join_all(adds).await;
+    assert_eq!(added.iter().filter(|added| added.is_ok()).count(), 1);
+    assert_eq!(world.store.component_bytes(a).await?, 1_000);
+    Ok(())
+}
+
+pub async fn retired_versions_make_room(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let sized = |digest: &str, bytes: usize| NewVersion {
+        wasm: Bytes::from(vec![7; bytes]),
+        room: Room { storage: Some(Storage { limit: 1_000, state: 0 }), ..Room::default() },
+        ..version(digest)
+    };
+    for (digest, bytes) in [("1", 400), ("2", 400), ("3", 200)] {
+        world.store.add_version(tenant, "p", &sized(digest, bytes), at(1)).await?;
+    }
+    world.store.switch_version(tenant, "p", &to(3)).await?;
+    let crowded = |added: Result<_>| matches!(added.map(|_: (Version, bool)| ()), Err(Error::Crowded { .. }));
+    assert!(crowded(world.store.add_version(tenant, "q", &sized("4", 300), at(2)).await));
+    for number in [1, 2] {
+        world.store.retire(tenant, "p", number, KEPT, &by()).await?;
+    }
+    assert_eq!(world.store.component_bytes(tenant).await?, 1_000, "retired ones are kept as long as there is room");
+    assert!(world.store.add_version(tenant, "q", &sized("4", 300), at(2)).await?.1);
+    let numbers = async |world: &World| {
+        let heads = world.store.versions(tenant, "p", None, 9).await?;
+        Ok::<_, Error>(heads.into_iter().map(|head| head.number).collect::<Vec<_>>())
+    };
+    assert_eq!(numbers(world).await?, [3, 2], "the oldest goes, and no more than have to");
+    assert_eq!(world.store.component(tenant, "sha256:1").await?, None);
+    assert!(crowded(world.store.add_version(tenant, "q", &sized("5", 600), at(3)).await));
+    assert_eq!(numbers(world).await?, [3, 2], "none goes in vain");
+    assert_eq!(world.store.component_bytes(tenant).await?, 900);
     Ok(())
 }
 

@@ -13,16 +13,19 @@ use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::proof::RequirePreview;
 use bulkhead_domain::policy::rollout::Counts;
 
+use super::plugins::KEPT;
 use super::plugins::back;
 use super::plugins::by;
 use super::plugins::to;
 use super::plugins::version;
 use super::world::World;
 use super::world::at;
+use super::world::end;
 use super::world::unfinished;
 use crate::Error;
 use crate::Result;
 use crate::catalogue::NewVersion;
+use crate::catalogue::Room;
 use crate::releases::Act;
 use crate::releases::Action;
 use crate::releases::Ending;
@@ -61,8 +64,8 @@ pub async fn every_decision_is_in_the_history(world: &mut World) -> Result<()> {
     world.store.switch_version(tenant, "p", &back()).await?;
     let named = Switch { back: true, ..to(2) };
     world.store.switch_version(tenant, "p", &named).await?;
-    world.store.retire(tenant, "p", 3, &by()).await?;
-    world.store.retire(tenant, "p", 3, &by()).await?;
+    world.store.retire(tenant, "p", 3, KEPT, &by()).await?;
+    world.store.retire(tenant, "p", 3, KEPT, &by()).await?;
     world.restart().await;
     let history = world.store.history(tenant, "p", None, 10).await?;
     let told: Vec<_> = history.iter().map(|entry| (entry.number, entry.action, entry.version)).collect();
@@ -178,7 +181,7 @@ pub async fn a_candidate_is_counted_until_it_ends(world: &mut World) -> Result<(
     let canary = start(world, tenant, Kind::Canary, 2).await?;
     assert!(matches!(start(world, tenant, Kind::Canary, 3).await, Err(Error::Conflict { .. })), "one is under way");
     let shadow = start(world, tenant, Kind::Shadow, 3).await?;
-    assert!(matches!(world.store.retire(tenant, "p", 2, &by()).await, Err(Error::Conflict { .. })));
+    assert!(matches!(world.store.retire(tenant, "p", 2, KEPT, &by()).await, Err(Error::Conflict { .. })));
     let id = canary.plugin;
     let more = Tally {
         active: Counts { runs: 9, fuel: 90, micros: 9, ..Counts::default() },
@@ -344,6 +347,122 @@ pub async fn a_version_needs_the_preview_that_its_plugin_asks_for(world: &mut Wo
     assert!(matches!(foreign, Err(Error::NotFound { .. })));
     let foreign = world.store.set_release_policy(other, "p", &policy, &by()).await;
     assert!(matches!(foreign, Err(Error::NotFound { .. })));
+    Ok(())
+}
+
+pub async fn what_the_operator_asks_counts_beside_what_the_plugin_asks(world: &mut World) -> Result<()> {
+    let tenant = three(world).await?;
+    world.store.switch_version(tenant, "p", &to(1)).await?;
+    let asks =
+        |min_runs| ReleasePolicy { require_preview: Some(RequirePreview { min_runs, ..RequirePreview::default() }) };
+    let before = world.store.snapshot(tenant).await?.tenant;
+    world.store.set_asks(tenant, &asks(10)).await?;
+    world.restart().await;
+    let after = world.store.snapshot(tenant).await?.tenant;
+    assert_eq!((before.asks, after.asks), (ReleasePolicy::default(), asks(10)));
+    assert!(after.settings > before.settings);
+    let now = Act::by("key_2", hours(30)).consenting(true);
+    let lacking = |refused: Option<Error>| match refused {
+        Some(Error::Unproven { lack, .. }) => lack,
+        other => panic!("it is refused otherwise: {other:?}"),
+    };
+    let switch =
+        async |world: &World, act: &Act| world.store.switch_version(tenant, "p", &Switch::to(2, act.clone())).await;
+    assert_eq!(lacking(switch(world, &now).await.err()), Lack::None, "whoever may agree is bound, too");
+    world.store.add_preview(tenant, "p", &preview(2, Some(1), 29, (9, 0, 0))).await?;
+    // The plugin asks for less, and that changes nothing.
+    world.store.set_release_policy(tenant, "p", &asks(1), &now).await?;
+    assert_eq!(lacking(switch(world, &now).await.err()), Lack::Runs { found: 9, needed: 10 });
+    world.store.add_preview(tenant, "p", &preview(2, Some(1), 29, (10, 0, 0))).await?;
+    // The host may ask for more of all.
+    let strict = now.clone().asking(asks(20));
+    assert_eq!(lacking(switch(world, &strict).await.err()), Lack::Runs { found: 10, needed: 20 });
+    let canary =
+        async |world: &World, act: &Act| world.store.start_rollout(tenant, "p", Kind::Canary, 2, "{}", act).await;
+    assert_eq!(lacking(canary(world, &strict).await.err()), Lack::Runs { found: 10, needed: 20 });
+    canary(world, &now).await?;
+    let promotion = |act: &Act| Ending { promote: true, act: act.clone(), ..ending(None) };
+    let refused = world.store.end_rollout(tenant, "p", Kind::Canary, &promotion(&strict)).await;
+    assert_eq!(lacking(refused.err()), Lack::Runs { found: 10, needed: 20 });
+    world.store.end_rollout(tenant, "p", Kind::Canary, &promotion(&now)).await?.expect("because it is under way");
+    // The way back is free.
+    assert_eq!(world.store.switch_version(tenant, "p", &Switch::back(strict)).await?.active, Some(1));
+    // Others are asked for nothing.
+    let other = world.tenant("b").await?;
+    for digest in ["1", "2"] {
+        world.store.add_version(other, "p", &version(digest), at(1)).await?;
+    }
+    assert_eq!(world.store.switch_version(other, "p", &to(2)).await?.active, Some(2));
+    Ok(())
+}
+
+pub async fn retired_versions_are_bounded(world: &mut World) -> Result<()> {
+    let (tenant, other) = (world.tenant("a").await?, world.tenant("b").await?);
+    for digest in ["1", "2", "3", "4", "5", "6", "7"] {
+        world.store.add_version(tenant, "p", &version(digest), at(1)).await?;
+    }
+    // Others have some of these components, too.
+    world.store.add_version(other, "p", &version("2"), at(1)).await?;
+    world.store.add_version(tenant, "q", &version("3"), at(1)).await?;
+    for number in [1, 5, 6] {
+        world.store.switch_version(tenant, "p", &to(number)).await?;
+    }
+    world.store.add_preview(tenant, "p", &preview(1, Some(5), 1, (1, 0, 0))).await?;
+    world.store.add_preview(tenant, "p", &preview(6, Some(5), 1, (1, 0, 0))).await?;
+    let event = world.append(vec![world.event(tenant, "e")]).await?.remove(0);
+    let waits = Unfinished {
+        pins: BTreeMap::from([("p".to_owned(), 2), ("q".to_owned(), 3)]),
+        ..unfinished(&event, "rule", Waiting::Retry(at(5)))
+    };
+    world.change(tenant, vec![UnfinishedChange::Put(waits)]).await?;
+    let retire = async |world: &World, number: u32, kept: u32| {
+        world.store.retire(tenant, "p", number, kept, &by()).await?;
+        let heads = world.store.versions(tenant, "p", None, 9).await?;
+        Ok::<_, Error>(heads.into_iter().map(|head| head.number).collect::<Vec<_>>())
+    };
+    let has = async |world: &World, whose: TenantId, digest: &str| {
+        Ok::<_, Error>(world.store.component(whose, &format!("sha256:{digest}")).await?.is_some())
+    };
+    assert_eq!(retire(world, 5, 1).await?, [7, 6, 5, 4, 3, 2, 1], "so many are kept");
+    assert_eq!(retire(world, 2, 1).await?, [7, 6, 5, 4, 3, 2, 1], "one was active before, a run waits for the other");
+    assert_eq!(retire(world, 1, 1).await?, [7, 6, 5, 4, 3, 2]);
+    assert!(!has(world, tenant, "1").await?, "its component is nobody's");
+    assert_eq!(retire(world, 3, 1).await?, [7, 6, 5, 4, 2]);
+    assert!(has(world, tenant, "3").await?, "another plugin has its component");
+    world.change(tenant, vec![end(&event, "rule")]).await?;
+    assert_eq!(retire(world, 7, 1).await?, [7, 6, 5, 4], "not the newest, from which the next one's number follows");
+    assert_eq!((has(world, tenant, "2").await?, has(world, other, "2").await?), (false, true));
+    world.restart().await;
+    // What is not there any more is told apart from what never was.
+    let gone = |refused: Option<Error>| match refused {
+        Some(Error::LetGo { plugin, version }) => (plugin, version),
+        other => panic!("it is refused otherwise: {other:?}"),
+    };
+    assert_eq!(gone(world.store.switch_version(tenant, "p", &to(1)).await.err()), ("p".to_owned(), 1));
+    assert_eq!(gone(world.store.approve(tenant, "p", 3, &by()).await.err()), ("p".to_owned(), 3));
+    assert_eq!(gone(start(world, tenant, Kind::Shadow, 2).await.err()), ("p".to_owned(), 2));
+    for number in [0, 8] {
+        let never = world.store.switch_version(tenant, "p", &to(number)).await;
+        assert!(matches!(never, Err(Error::NotFound { .. })), "{number}: {never:?}");
+    }
+    assert!(world.store.version(tenant, "p", 1).await?.is_none());
+    let history = world.store.history(tenant, "p", None, 99).await?;
+    let retired: Vec<_> = history.iter().filter(|entry| entry.action == Action::Retired).collect();
+    assert_eq!(retired.iter().map(|entry| entry.version).collect::<Vec<_>>(), [7, 3, 1, 2, 5], "the history stays");
+    let plugin = world.store.plugin(tenant, "p").await?.expect("because it was added").0.id;
+    let previews = world.store.previews(tenant, plugin).await?;
+    assert_eq!(previews.iter().map(|preview| preview.version).collect::<Vec<_>>(), [6]);
+    // An upload lets go as well. What comes back is a new version.
+    let room = Room { retired: 1, ..Room::default() };
+    for (digest, left) in [("1", &[8, 7, 6, 5, 4][..]), ("9", &[9, 8, 6, 5, 4])] {
+        world.store.add_version(tenant, "p", &NewVersion { room, ..version(digest) }, at(9)).await?;
+        let heads = world.store.versions(tenant, "p", None, 9).await?;
+        assert_eq!(heads.into_iter().map(|head| head.number).collect::<Vec<_>>(), left);
+    }
+    assert!(has(world, tenant, "1").await?);
+    // Nothing holds what was active long ago.
+    world.store.switch_version(tenant, "p", &to(8)).await?;
+    assert_eq!(retire(world, 4, 0).await?, [9, 8, 6]);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use bulkhead_domain::id::TenantId;
 
+use super::plugins::KEPT;
 use super::plugins::back;
 use super::plugins::by;
 use super::plugins::to;
@@ -121,7 +122,7 @@ pub async fn every_change_raises_the_settings(world: &mut World) -> Result<()> {
                 )
             }
             3 => _ = store.switch_version(tenant, "p", &back()).await?,
-            4 => store.retire(tenant, "p", 2, &by()).await?,
+            4 => store.retire(tenant, "p", 2, KEPT, &by()).await?,
             5 => store.pause_plugin(tenant, "p", true).await?,
             6 => store.set_config(tenant, "p", "{\"a\":1}").await?,
             7 => _ = store.put_rules(tenant, 0, "[1]", "", "", at(1)).await?,

@@ -90,6 +90,7 @@ pub(super) const TABLES: &[Table] = &[
             int("created"),
             text("quotas"),
             text("policy"),
+            text("asks"),
         ],
     },
     Table {
@@ -120,6 +121,7 @@ pub(super) const TABLES: &[Table] = &[
             text("config"),
             int("created"),
             text("policy"),
+            int("activated"),
         ],
     },
     Table {
@@ -141,6 +143,7 @@ pub(super) const TABLES: &[Table] = &[
             text("approver"),
             int("approved"),
             text("signature"),
+            int("size"),
         ],
     },
     Table {

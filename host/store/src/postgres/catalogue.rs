@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::ceiling::TenantPolicy;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use sqlx::postgres::PgRow;
 
@@ -24,6 +25,7 @@ use crate::row::catalogue::quotas_text;
 use crate::row::catalogue::tenant;
 use crate::row::catalogue::tenant_columns;
 use crate::row::catalogue::tenant_state_number;
+use crate::row::release::asks_text;
 
 /// Where the operator's switch over everything is kept.
 const PAUSED: &str = "store:paused";
@@ -89,6 +91,14 @@ impl Tenants for Postgres {
         tx.settings_changed(tenant).await?;
         let sql = "UPDATE tenants SET policy = $2 WHERE id = $1";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(&policy_text(policy))).await?;
+        tx.end().await
+    }
+
+    async fn set_asks(&self, tenant: TenantId, asks: &ReleasePolicy) -> Result<()> {
+        let mut tx = self.begin(tenant).await?;
+        tx.settings_changed(tenant).await?;
+        let sql = "UPDATE tenants SET asks = $2 WHERE id = $1";
+        tx.execute(sql, |args| _ = args.int(tenant.0).text(&asks_text(asks))).await?;
         tx.end().await
     }
 

@@ -50,6 +50,7 @@ mod open;
 mod plugins;
 mod recordings;
 mod releases;
+mod retired;
 mod runs;
 mod session;
 mod settings;

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
 use bytes::Bytes;
 use sqlx::postgres::PgRow;
@@ -15,9 +16,15 @@ use crate::catalogue::Version;
 use crate::catalogue::VersionHead;
 use crate::postgres::Postgres;
 use crate::postgres::Transaction;
+use crate::postgres::retired::let_go;
+use crate::postgres::retired::make_room;
+use crate::postgres::text::count;
+use crate::retired;
 use crate::row::Columns;
+use crate::row::catalogue::head_columns;
 use crate::row::catalogue::plugin;
 use crate::row::catalogue::plugin_columns;
+use crate::row::catalogue::plugin_with;
 use crate::row::catalogue::version;
 use crate::row::catalogue::version_columns;
 use crate::row::catalogue::version_head;
@@ -36,12 +43,8 @@ pub(super) async fn list_plugins(tx: &mut Transaction, tenant: TenantId) -> Resu
     rows.iter().map(with_active).collect()
 }
 
-/// A plugin, and its active version behind it.
 fn with_active(row: &PgRow) -> Result<(Plugin, Option<Version>)> {
-    let mut columns = Columns::new(row);
-    let plugin = plugin(&mut columns)?;
-    let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
-    Ok((plugin, active))
+    plugin_with(&mut Columns::new(row), version)
 }
 
 #[async_trait]
@@ -93,20 +96,27 @@ impl Plugins for Postgres {
         let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES ($1, $2, false, '{}', $3)
                    ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(plugin).int(now.0)).await?;
+        let sql = "SELECT p.id FROM plugins p WHERE p.tenant = $1 AND p.name = $2";
+        let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(plugin)).await?;
+        for row in &rows {
+            let_go(&mut tx, tenant, PluginId(Columns::new(row).int()?), new.room.retired).await?;
+        }
+        make_room(&mut tx, tenant, new).await?;
         tx.execute("SELECT put_blob($1, $2)", |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
         let sql = concat!(
             "INSERT INTO plugin_versions AS v
              (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired, approver, approved,
-              signature)
+              signature, size)
              SELECT p.tenant, p.id, (SELECT coalesce(max(o.number), 0) + 1 FROM plugin_versions o WHERE o.plugin = p.id),
-             $3, $4, $5, $6, $7, $8, false, CASE WHEN $9 THEN $7 END, CASE WHEN $9 THEN $8 END, $10
+             $3, $4, $5, $6, $7, $8, false, CASE WHEN $9 THEN $7 END, CASE WHEN $9 THEN $8 END, $10,
+             $11
              FROM plugins p WHERE p.tenant = $1 AND p.name = $2 RETURNING ",
             version_columns!()
         );
         let rows = tx.fetch(sql, |args| {
             args.int(tenant.0).text(plugin).text(&new.digest).text(&new.manifest).text(&new.inspection);
             args.text(&new.grants).text(&new.author).int(now.0).flag(new.approves);
-            args.text_opt(new.signature.as_deref());
+            args.text_opt(new.signature.as_deref()).int(count(new.wasm.len() as u64));
         });
         let rows = rows.await?;
         let row = rows.first().ok_or_else(|| no_plugin(plugin))?;
@@ -115,11 +125,18 @@ impl Plugins for Postgres {
         Ok((added, true))
     }
 
-    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<Version>)>> {
-        let mut tx = self.begin(tenant).await?;
-        let plugins = list_plugins(&mut tx, tenant).await?;
-        tx.end().await?;
-        Ok(plugins)
+    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<VersionHead>)>> {
+        let sql = concat!(
+            "SELECT ",
+            plugin_columns!(),
+            ", ",
+            head_columns!(),
+            " FROM plugins p
+              LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND v.number = p.active
+              WHERE p.tenant = $1 ORDER BY p.name"
+        );
+        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0)).await?;
+        rows.iter().map(|row| plugin_with(&mut Columns::new(row), version_head)).collect()
     }
 
     async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Option<Version>)>> {
@@ -143,10 +160,12 @@ impl Plugins for Postgres {
         before: Option<u32>,
         limit: u32,
     ) -> Result<Vec<VersionHead>> {
-        let sql = "SELECT v.number, v.digest, (v.inspection::json ->> 'size')::bigint, v.grants, v.author, v.created,
-                   v.retired, v.activated, v.approver, v.approved, v.signature
-                   FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
-                   WHERE p.tenant = $1 AND p.name = $2 AND v.number < $3 ORDER BY v.number DESC LIMIT $4";
+        let sql = concat!(
+            "SELECT ",
+            head_columns!(),
+            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+              WHERE p.tenant = $1 AND p.name = $2 AND v.number < $3 ORDER BY v.number DESC LIMIT $4"
+        );
         let before = before.map_or(i64::from(u32::MAX), i64::from);
         let rows =
             self.read(tenant, sql, |args| _ = args.int(tenant.0).text(name).int(before).int(i64::from(limit))).await?;
@@ -190,6 +209,11 @@ impl Plugins for Postgres {
         tx.end().await
     }
 
+    async fn component_bytes(&self, tenant: TenantId) -> Result<u64> {
+        let rows = self.read(tenant, retired::KEPT, |args| _ = args.int(tenant.0).text("")).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+    }
+
     async fn component(&self, tenant: TenantId, digest: &str) -> Result<Option<Bytes>> {
         let sql = "SELECT c FROM component($1, $2) c WHERE c IS NOT NULL";
         let rows = self.call(sql, |args| _ = args.int(tenant.0).text(digest)).await?;
@@ -201,10 +225,13 @@ pub(super) fn no_plugin(name: &str) -> Error {
     Error::NotFound { what: "plugin", name: name.to_owned() }
 }
 
-/// The plugin, which nobody else changes until the transaction ends.
+/// The plugin, which nobody else changes until the transaction ends. Others may add versions to it.
 pub(super) async fn find_plugin(tx: &mut Transaction, tenant: TenantId, name: &str) -> Result<Plugin> {
-    let sql =
-        concat!("SELECT ", plugin_columns!(), " FROM plugins p WHERE p.tenant = $1 AND p.name = $2 FOR UPDATE OF p");
+    let sql = concat!(
+        "SELECT ",
+        plugin_columns!(),
+        " FROM plugins p WHERE p.tenant = $1 AND p.name = $2 FOR NO KEY UPDATE OF p"
+    );
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await?;
     rows.first().map_or_else(|| Err(no_plugin(name)), |row| plugin(&mut Columns::new(row)))
 }

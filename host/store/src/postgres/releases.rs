@@ -15,6 +15,7 @@ use crate::postgres::Postgres;
 use crate::postgres::Transaction;
 use crate::postgres::plugins::find_plugin;
 use crate::postgres::plugins::no_plugin;
+use crate::postgres::retired::let_go;
 use crate::releases::Act;
 use crate::releases::Action;
 use crate::releases::Ending;
@@ -25,22 +26,27 @@ use crate::releases::Rollout;
 use crate::releases::Switch;
 use crate::releases::Tally;
 use crate::releases::agreed;
-use crate::releases::lack;
 use crate::releases::over;
+use crate::releases::proven;
+use crate::retired;
 use crate::row::Columns;
+use crate::row::catalogue::asked;
 use crate::row::catalogue::version;
 use crate::row::catalogue::version_columns;
+use crate::row::release::ASKS;
+use crate::row::release::FIND_PREVIEW;
+use crate::row::release::HISTORY;
+use crate::row::release::PREVIEWS;
+use crate::row::release::ROLLOUTS;
 use crate::row::release::action_text;
 use crate::row::release::actions;
 use crate::row::release::against_number;
+use crate::row::release::asks_text;
 use crate::row::release::counts_text;
 use crate::row::release::end_text;
 use crate::row::release::entry;
-use crate::row::release::entry_columns;
 use crate::row::release::kind_number;
-use crate::row::release::policy_text;
 use crate::row::release::preview;
-use crate::row::release::preview_columns;
 use crate::row::release::rollout;
 use crate::row::release::rollout_columns;
 use crate::row::release::start_text;
@@ -81,7 +87,7 @@ impl Releases for Postgres {
         if switch.seen.is_some_and(|seen| seen != plugin.active) {
             return Err(conflict(name, "another version became active meanwhile; look again"));
         }
-        let proof = proof(&mut tx, tenant, &plugin, &version, switch.act.at).await?;
+        let proof = proof(&mut tx, tenant, &plugin, &version, &switch.act.asks, switch.act.at).await?;
         consent(&mut tx, tenant, &plugin, &version, &switch.act).await?;
         let action = if switch.back { Action::RolledBack } else { Action::Activated };
         let plugin = make_active(&mut tx, tenant, plugin, (action, &version, proof), &switch.act).await?;
@@ -89,7 +95,7 @@ impl Releases for Postgres {
         Ok(plugin)
     }
 
-    async fn retire(&self, tenant: TenantId, name: &str, number: u32, act: &Act) -> Result<()> {
+    async fn retire(&self, tenant: TenantId, name: &str, number: u32, kept: u32, act: &Act) -> Result<()> {
         let mut tx = self.begin(tenant).await?;
         let plugin = find_plugin(&mut tx, tenant, name).await?;
         let retired = find_version(&mut tx, tenant, &plugin, number).await?.retired;
@@ -108,6 +114,7 @@ impl Releases for Postgres {
         tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
         note(&mut tx, tenant, plugin.id, (Action::Retired, number), act, "{}").await?;
         tx.settings_changed(tenant).await?;
+        let_go(&mut tx, tenant, plugin.id, kept).await?;
         tx.end().await
     }
 
@@ -131,7 +138,7 @@ impl Releases for Postgres {
         if !act.consents && policy.is_weaker_than(&plugin.policy) {
             return Err(Error::Weaker { plugin: plugin.name });
         }
-        let text = policy_text(policy);
+        let text = asks_text(policy);
         let sql = "UPDATE plugins SET policy = $3 WHERE tenant = $1 AND id = $2";
         tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).text(&text)).await?;
         let of = plugin.active.unwrap_or_default();
@@ -155,13 +162,7 @@ impl Releases for Postgres {
     }
 
     async fn previews(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Preview>> {
-        let sql = concat!(
-            "SELECT ",
-            preview_columns!(),
-            " FROM plugin_previews w WHERE w.tenant = $1 AND w.plugin = $2
-              ORDER BY w.at DESC, w.version DESC, w.against"
-        );
-        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        let rows = self.read(tenant, PREVIEWS, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
         rows.iter().map(|row| preview(&mut Columns::new(row))).collect()
     }
 
@@ -170,14 +171,8 @@ impl Releases for Postgres {
         let sql = "SELECT id FROM plugins WHERE tenant = $1 AND name = $2";
         let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(name)).await?;
         let id = Columns::new(rows.first().ok_or_else(|| no_plugin(name))?).int()?;
-        let sql = concat!(
-            "SELECT ",
-            entry_columns!(),
-            " FROM plugin_history h WHERE h.tenant = $1 AND h.plugin = $2 AND h.number < $3
-              ORDER BY h.number DESC LIMIT $4"
-        );
         let before = before.unwrap_or(i64::MAX);
-        let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(id).int(before).int(i64::from(limit))).await?;
+        let rows = tx.fetch(HISTORY, |args| _ = args.int(tenant.0).int(id).int(before).int(i64::from(limit))).await?;
         tx.end().await?;
         rows.iter().map(|row| entry(&mut Columns::new(row))).collect()
     }
@@ -206,7 +201,7 @@ impl Releases for Postgres {
             return Err(conflict(name, "a candidate of this kind is under way; stop it first"));
         }
         let proof = match kind {
-            Kind::Canary => proof(&mut tx, tenant, &plugin, &candidate, act.at).await?,
+            Kind::Canary => proof(&mut tx, tenant, &plugin, &candidate, &act.asks, act.at).await?,
             // Nothing comes of it.
             Kind::Shadow => None,
         };
@@ -229,12 +224,7 @@ impl Releases for Postgres {
     }
 
     async fn rollouts(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Rollout>> {
-        let sql = concat!(
-            "SELECT ",
-            rollout_columns!(),
-            " FROM rollouts o WHERE o.tenant = $1 AND o.plugin = $2 ORDER BY o.kind"
-        );
-        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        let rows = self.read(tenant, ROLLOUTS, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
         rows.iter().map(|row| rollout(&mut Columns::new(row))).collect()
     }
 
@@ -268,7 +258,7 @@ impl Releases for Postgres {
         let promoted = if end.promote {
             let version = find_version(&mut tx, tenant, &plugin, rollout.version).await?;
             // What was new enough to begin with does not age while the canary goes on.
-            let proof = proof(&mut tx, tenant, &plugin, &version, rollout.started).await?;
+            let proof = proof(&mut tx, tenant, &plugin, &version, &end.act.asks, rollout.started).await?;
             consent(&mut tx, tenant, &plugin, &version, &end.act).await?;
             Some((version, proof))
         } else {
@@ -299,7 +289,11 @@ async fn find_version(tx: &mut Transaction, tenant: TenantId, plugin: &Plugin, n
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
     match rows.first() {
         Some(row) => version(&mut Columns::new(row)),
-        None => Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) }),
+        None => {
+            let rows = tx.fetch(retired::NEWEST, |args| _ = args.int(tenant.0).int(plugin.id.0)).await?;
+            let newest = rows.first().map_or(Ok(None), |row| Columns::new(row).int_opt())?.unwrap_or_default();
+            Err(retired::missing(plugin, number, newest))
+        }
     }
 }
 
@@ -314,27 +308,27 @@ async fn find_rollout(tx: &mut Transaction, tenant: TenantId, plugin: PluginId, 
     rows.first().map(|row| rollout(&mut Columns::new(row))).transpose()
 }
 
-/// The preview that lets a version run for real at this time; none if none is asked for.
+/// The preview that lets a version run for real at this time; none if none is asked for: by the plugin, by the operator of
+/// the tenant, or by the host that somebody acts on.
 async fn proof(
     tx: &mut Transaction,
     tenant: TenantId,
     plugin: &Plugin,
     version: &Version,
+    host: &ReleasePolicy,
     now: Timestamp,
 ) -> Result<Option<Preview>> {
-    if plugin.policy.require_preview.is_none() {
+    let rows = tx.fetch(ASKS, |args| _ = args.int(tenant.0)).await?;
+    let of_tenant = rows.first().map(|row| asked(&Columns::new(row).text()?)).transpose()?.unwrap_or_default();
+    let asked = plugin.policy.and(of_tenant).and(*host);
+    if asked.require_preview.is_none() {
         return Ok(None);
     }
-    let sql = concat!(
-        "SELECT ",
-        preview_columns!(),
-        " FROM plugin_previews w WHERE w.tenant = $1 AND w.plugin = $2 AND w.version = $3 AND w.against = $4"
-    );
-    let rows = tx.fetch(sql, |args| {
+    let rows = tx.fetch(FIND_PREVIEW, |args| {
         args.int(tenant.0).int(plugin.id.0).int(i64::from(version.number)).int(against_number(plugin.active));
     });
     let found = rows.await?.first().map(|row| preview(&mut Columns::new(row))).transpose()?;
-    lack(plugin, version, found.as_ref(), now)?;
+    proven(plugin, &asked, version, found.as_ref(), now)?;
     Ok(found)
 }
 
@@ -409,8 +403,8 @@ async fn make_active(
     act: &Act,
 ) -> Result<Plugin> {
     let number = version.number;
-    let sql = "UPDATE plugins SET previous = active, active = $3 WHERE tenant = $1 AND id = $2";
-    tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
+    let sql = "UPDATE plugins SET previous = active, active = $3, activated = $4 WHERE tenant = $1 AND id = $2";
+    tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number)).int(act.at.0)).await?;
     let sql = "UPDATE plugin_versions SET activated = coalesce(activated, $4)
                WHERE tenant = $1 AND plugin = $2 AND number = $3";
     tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number)).int(act.at.0)).await?;
@@ -423,5 +417,5 @@ async fn make_active(
         }
     }
     tx.settings_changed(tenant).await?;
-    Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
+    Ok(Plugin { previous: plugin.active, active: Some(number), activated: Some(act.at), ..plugin })
 }

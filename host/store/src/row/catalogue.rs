@@ -4,6 +4,7 @@ use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::ceiling::TenantPolicy;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::quota::Quotas;
 
 use crate::Error;
@@ -22,7 +23,7 @@ use crate::row::Columns;
 
 macro_rules! tenant_columns {
     () => {
-        "t.id, t.uid, t.name, t.state, t.settings, t.created, t.quotas, t.policy"
+        "t.id, t.uid, t.name, t.state, t.settings, t.created, t.quotas, t.policy, t.asks"
     };
 }
 pub(crate) use tenant_columns;
@@ -40,7 +41,14 @@ pub(crate) fn tenant(columns: &mut Columns<'_>) -> Result<Tenant> {
         .map_err(|error| Error::Damaged(format!("a tenant's quotas do not read: {error}")))?;
     let policy = serde_json::from_str(&columns.text()?)
         .map_err(|error| Error::Damaged(format!("what a tenant's plugins may do does not read: {error}")))?;
-    Ok(Tenant { id, uid, name, state, settings, created, quotas, policy })
+    let asks = asked(&columns.text()?)?;
+    Ok(Tenant { id, uid, name, state, settings, created, quotas, policy, asks })
+}
+
+/// What somebody asks of versions.
+pub(crate) fn asked(text: &str) -> Result<ReleasePolicy> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::Damaged(format!("what is asked of versions does not read: {error}")))
 }
 
 /// What a tenant's plugins may do, as it is stored.
@@ -83,7 +91,7 @@ pub(crate) fn key(columns: &mut Columns<'_>) -> Result<Key> {
 
 macro_rules! plugin_columns {
     () => {
-        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created, p.policy"
+        "p.id, p.name, p.active, p.previous, p.paused, p.config, p.created, p.policy, p.activated"
     };
 }
 pub(crate) use plugin_columns;
@@ -96,6 +104,14 @@ macro_rules! version_columns {
 }
 pub(crate) use version_columns;
 
+macro_rules! head_columns {
+    () => {
+        "v.number, v.digest, v.size, v.grants, v.author, v.created, v.retired, v.activated, v.approver, v.approved, \
+         v.signature"
+    };
+}
+pub(crate) use head_columns;
+
 pub(crate) fn plugin(columns: &mut Columns<'_>) -> Result<Plugin> {
     let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
     Ok(Plugin {
@@ -106,9 +122,19 @@ pub(crate) fn plugin(columns: &mut Columns<'_>) -> Result<Plugin> {
         paused: columns.flag()?,
         config: columns.text()?,
         created: columns.time()?,
-        policy: serde_json::from_str(&columns.text()?)
-            .map_err(|error| Error::Damaged(format!("what a plugin asks of its versions does not read: {error}")))?,
+        policy: asked(&columns.text()?)?,
+        activated: columns.time_opt()?,
     })
+}
+
+/// A plugin, and what is to be known of its active version behind it.
+pub(crate) fn plugin_with<V>(
+    columns: &mut Columns<'_>,
+    active: fn(&mut Columns<'_>) -> Result<V>,
+) -> Result<(Plugin, Option<V>)> {
+    let plugin = plugin(columns)?;
+    let active = plugin.active.map(|_| active(columns)).transpose()?;
+    Ok((plugin, active))
 }
 
 pub(crate) fn version(columns: &mut Columns<'_>) -> Result<Version> {
@@ -131,7 +157,7 @@ pub(crate) fn version_head(columns: &mut Columns<'_>) -> Result<VersionHead> {
     Ok(VersionHead {
         number: columns.narrow()?,
         digest: columns.text()?,
-        size: columns.int_opt()?.and_then(|size| u64::try_from(size).ok()),
+        size: columns.count()?,
         grants: columns.text()?,
         author: columns.text()?,
         created: columns.time()?,

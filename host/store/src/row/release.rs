@@ -13,19 +13,20 @@ use crate::releases::Rollout;
 use crate::releases::Tally;
 use crate::row::Columns;
 
-macro_rules! entry_columns {
-    () => {
-        "h.number, h.action, h.version, h.author, h.at, h.detail"
-    };
-}
-pub(crate) use entry_columns;
-
 macro_rules! rollout_columns {
     () => {
         "o.plugin, o.kind, o.number, o.version, o.author, o.started, o.terms, o.tally"
     };
 }
 pub(crate) use rollout_columns;
+
+/// A plugin's history before an entry, newest first. Both databases know parameters by these names.
+pub(crate) const HISTORY: &str = "SELECT h.number, h.action, h.version, h.author, h.at, h.detail FROM plugin_history h
+     WHERE h.tenant = $1 AND h.plugin = $2 AND h.number < $3 ORDER BY h.number DESC LIMIT $4";
+
+/// Candidates that are under way in a plugin.
+pub(crate) const ROLLOUTS: &str =
+    concat!("SELECT ", rollout_columns!(), " FROM rollouts o WHERE o.tenant = $1 AND o.plugin = $2 ORDER BY o.kind");
 
 pub(crate) fn entry(columns: &mut Columns<'_>) -> Result<Entry> {
     let (number, action) = (columns.int()?, columns.text()?);
@@ -107,12 +108,13 @@ pub(crate) fn against_number(against: Option<u32>) -> i64 {
     i64::from(against.unwrap_or(NONE))
 }
 
-macro_rules! preview_columns {
-    () => {
-        "w.version, w.against, w.author, w.at, w.counts"
-    };
-}
-pub(crate) use preview_columns;
+/// The last preview of a version against another.
+pub(crate) const FIND_PREVIEW: &str = "SELECT w.version, w.against, w.author, w.at, w.counts FROM plugin_previews w
+     WHERE w.tenant = $1 AND w.plugin = $2 AND w.version = $3 AND w.against = $4";
+
+/// Those of a plugin, newest first.
+pub(crate) const PREVIEWS: &str = "SELECT w.version, w.against, w.author, w.at, w.counts FROM plugin_previews w
+     WHERE w.tenant = $1 AND w.plugin = $2 ORDER BY w.at DESC, w.version DESC, w.against";
 
 pub(crate) fn preview(columns: &mut Columns<'_>) -> Result<Preview> {
     let (version, against) = (columns.narrow()?, columns.narrow()?);
@@ -126,9 +128,13 @@ pub(crate) fn counts_text(preview: &Preview) -> String {
     serde_json::to_string(&preview.counts).expect("because numbers are always JSON")
 }
 
-pub(crate) fn policy_text(policy: &ReleasePolicy) -> String {
+/// What somebody asks of versions, as it is stored.
+pub(crate) fn asks_text(policy: &ReleasePolicy) -> String {
     serde_json::to_string(policy).expect("because numbers are always JSON")
 }
+
+/// What the operator asks of versions of a tenant's plugins.
+pub(crate) const ASKS: &str = "SELECT t.asks FROM tenants t WHERE t.id = $1";
 
 /// Which actions begin and end a candidate of a kind.
 pub(crate) const fn actions(kind: Kind) -> (Action, Action) {

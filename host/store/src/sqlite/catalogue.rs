@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::policy::ceiling::TenantPolicy;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_domain::policy::quota::Quotas;
 use bytes::Bytes;
 use sqlx::SqliteConnection;
@@ -21,11 +22,14 @@ use crate::catalogue::TenantState;
 use crate::catalogue::Tenants;
 use crate::catalogue::Version;
 use crate::catalogue::VersionHead;
+use crate::retired;
 use crate::row::Columns;
+use crate::row::catalogue::head_columns;
 use crate::row::catalogue::key;
 use crate::row::catalogue::key_columns;
 use crate::row::catalogue::plugin;
 use crate::row::catalogue::plugin_columns;
+use crate::row::catalogue::plugin_with;
 use crate::row::catalogue::policy_text;
 use crate::row::catalogue::quotas_text;
 use crate::row::catalogue::tenant;
@@ -34,8 +38,11 @@ use crate::row::catalogue::tenant_state_number;
 use crate::row::catalogue::version;
 use crate::row::catalogue::version_columns;
 use crate::row::catalogue::version_head;
+use crate::row::release::asks_text;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
+use crate::sqlite::retired::let_go;
+use crate::sqlite::retired::make_room;
 use crate::sqlite::text::Args;
 use crate::sqlite::text::fetch;
 use crate::sqlite::writer::op::BoxFuture;
@@ -83,6 +90,10 @@ impl Tenants for Sqlite {
         self.change((tenant, policy_text(policy)), set_policy).await
     }
 
+    async fn set_asks(&self, tenant: TenantId, asks: &ReleasePolicy) -> Result<()> {
+        self.change((tenant, asks_text(asks)), set_asks).await
+    }
+
     async fn operator_set_paused(&self, paused: bool) -> Result<()> {
         self.change(paused, set_paused).await
     }
@@ -101,7 +112,7 @@ fn create_tenant<'a>(
         let sql = concat!(
             "INSERT INTO tenants AS t (uid, name, state, settings, rule_set, created) VALUES (?, ?, 0, 1, 0, ?)
              ON CONFLICT DO NOTHING RETURNING ",
-            "id, uid, name, state, settings, created, quotas, policy"
+            "id, uid, name, state, settings, created, quotas, policy, asks"
         );
         let rows = tx.fetch(sql, |args| _ = args.text(uid).text(name).int(now.0)).await?;
         let made = first_tenant(&rows)?.ok_or_else(|| Error::Conflict {
@@ -147,6 +158,13 @@ fn set_quotas<'a>(tx: &'a mut Transaction<'_>, (tenant, text): &'a (TenantId, St
 fn set_policy<'a>(tx: &'a mut Transaction<'_>, (tenant, text): &'a (TenantId, String)) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
         tx.execute("UPDATE tenants SET policy = ? WHERE id = ?", |args| _ = args.text(text).int(tenant.0)).await?;
+        tx.settings_changed(*tenant).await
+    })
+}
+
+fn set_asks<'a>(tx: &'a mut Transaction<'_>, (tenant, text): &'a (TenantId, String)) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        tx.execute("UPDATE tenants SET asks = ? WHERE id = ?", |args| _ = args.text(text).int(tenant.0)).await?;
         tx.settings_changed(*tenant).await
     })
 }
@@ -252,12 +270,8 @@ pub(super) async fn list_plugins(
     rows.iter().map(with_active).collect()
 }
 
-/// A plugin, and its active version behind it.
 fn with_active(row: &SqliteRow) -> Result<(Plugin, Option<Version>)> {
-    let mut columns = Columns::new(row);
-    let plugin = plugin(&mut columns)?;
-    let active = plugin.active.map(|_| version(&mut columns)).transpose()?;
-    Ok((plugin, active))
+    plugin_with(&mut Columns::new(row), version)
 }
 
 #[async_trait]
@@ -272,9 +286,18 @@ impl Plugins for Sqlite {
         self.change((tenant, plugin.to_owned(), version.clone(), now), add_version).await
     }
 
-    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<Version>)>> {
-        let mut conn = self.readers().get().await?;
-        list_plugins(&mut conn, tenant).await
+    async fn plugins(&self, tenant: TenantId) -> Result<Vec<(Plugin, Option<VersionHead>)>> {
+        let sql = concat!(
+            "SELECT ",
+            plugin_columns!(),
+            ", ",
+            head_columns!(),
+            " FROM plugins p
+              LEFT JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id AND v.number = p.active
+              WHERE p.tenant = ? ORDER BY p.name"
+        );
+        let rows = self.read(sql, |args| _ = args.int(tenant.0)).await?;
+        rows.iter().map(|row| plugin_with(&mut Columns::new(row), version_head)).collect()
     }
 
     async fn plugin(&self, tenant: TenantId, name: &str) -> Result<Option<(Plugin, Option<Version>)>> {
@@ -298,10 +321,12 @@ impl Plugins for Sqlite {
         before: Option<u32>,
         limit: u32,
     ) -> Result<Vec<VersionHead>> {
-        let sql = "SELECT v.number, v.digest, v.inspection ->> 'size', v.grants, v.author, v.created, v.retired,
-                   v.activated, v.approver, v.approved, v.signature
-                   FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
-                   WHERE p.tenant = ? AND p.name = ? AND v.number < ? ORDER BY v.number DESC LIMIT ?";
+        let sql = concat!(
+            "SELECT ",
+            head_columns!(),
+            " FROM plugins p JOIN plugin_versions v ON v.tenant = p.tenant AND v.plugin = p.id
+              WHERE p.tenant = ? AND p.name = ? AND v.number < ? ORDER BY v.number DESC LIMIT ?"
+        );
         let before = before.map_or(i64::from(u32::MAX), i64::from);
         let rows = self.read(sql, |args| _ = args.int(tenant.0).text(name).int(before).int(i64::from(limit))).await?;
         rows.iter().map(|row| version_head(&mut Columns::new(row))).collect()
@@ -330,6 +355,11 @@ impl Plugins for Sqlite {
 
     async fn set_config(&self, tenant: TenantId, name: &str, config: &str) -> Result<()> {
         self.change((tenant, name.to_owned(), config.to_owned()), set_config).await
+    }
+
+    async fn component_bytes(&self, tenant: TenantId) -> Result<u64> {
+        let rows = self.read(retired::KEPT, |args| _ = args.int(tenant.0).text("")).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
     }
 
     async fn component(&self, tenant: TenantId, digest: &str) -> Result<Option<Bytes>> {
@@ -382,20 +412,23 @@ fn add_version<'a>(
         let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES (?, ?, 0, '{}', ?)
                    ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(name).int(now.0)).await?;
+        let plugin = find_plugin(tx, *tenant, name).await?;
+        let_go(tx, *tenant, plugin.id, new.room.retired).await?;
+        make_room(tx, *tenant, new).await?;
         let sql = "INSERT INTO blobs (digest, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
         let sql = "INSERT INTO plugin_versions
                    (tenant, plugin, number, digest, manifest, inspection, grants, author, created, retired, approver,
-                    approved, signature)
+                    approved, signature, size)
                    SELECT tenant, id, (SELECT coalesce(max(number), 0) + 1 FROM plugin_versions WHERE plugin = plugins.id),
-                   ?3, ?4, ?5, ?6, ?7, ?8, 0, iif(?9, ?7, NULL), iif(?9, ?8, NULL), ?10
+                   ?3, ?4, ?5, ?6, ?7, ?8, 0, iif(?9, ?7, NULL), iif(?9, ?8, NULL), ?10, ?11
                    FROM plugins WHERE tenant = ?1 AND name = ?2
                    RETURNING number, digest, manifest, inspection, grants, author, created, retired, activated, approver,
                              approved, signature";
         let rows = tx.fetch(sql, |args| {
             args.int(tenant.0).text(name).text(&new.digest).text(&new.manifest).text(&new.inspection);
             args.text(&new.grants).text(&new.author).int(now.0).int(i64::from(new.approves));
-            args.text_opt(new.signature.as_deref());
+            args.text_opt(new.signature.as_deref()).count(new.wasm.len() as u64);
         });
         let rows = rows.await?;
         let row = rows.first().ok_or_else(|| no_plugin(name))?;

@@ -39,16 +39,11 @@ pub(super) fn refused(reason: impl Into<String>) -> Error {
 /// and what the disk holds may differ, and a transaction may or may not have happened.
 pub(super) fn poisons(error: &Error) -> bool {
     match error {
-        Error::Full
-        | Error::NotFound { .. }
-        | Error::Conflict { .. }
-        | Error::Unproven { .. }
-        | Error::Unagreed { .. }
-        | Error::Weaker { .. } => false,
         Error::Damaged(_) => true,
         Error::Unavailable { source, .. } => {
             let cause = source.as_ref().and_then(|source| source.downcast_ref::<sqlx::Error>());
             cause.is_none_or(|cause| code(cause).is_none_or(|code| matches!(code, IOERR | CANTOPEN)))
         }
+        _ => false,
     }
 }

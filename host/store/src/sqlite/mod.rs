@@ -55,6 +55,7 @@ mod open;
 mod readers;
 mod recordings;
 mod releases;
+mod retired;
 mod runs;
 mod settings;
 mod state;

@@ -22,26 +22,32 @@ use crate::releases::Rollout;
 use crate::releases::Switch;
 use crate::releases::Tally;
 use crate::releases::agreed;
-use crate::releases::lack;
 use crate::releases::over;
+use crate::releases::proven;
+use crate::retired;
 use crate::sqlite::Sqlite;
 use crate::sqlite::catalogue::find_plugin;
 use crate::sqlite::catalogue::no_plugin;
 use crate::sqlite::fault;
+use crate::sqlite::retired::let_go;
 use crate::sqlite::row::Columns;
+use crate::sqlite::row::catalogue::asked;
 use crate::sqlite::row::catalogue::version;
 use crate::sqlite::row::catalogue::version_columns;
+use crate::sqlite::row::release::ASKS;
+use crate::sqlite::row::release::FIND_PREVIEW;
+use crate::sqlite::row::release::HISTORY;
+use crate::sqlite::row::release::PREVIEWS;
+use crate::sqlite::row::release::ROLLOUTS;
 use crate::sqlite::row::release::action_text;
 use crate::sqlite::row::release::actions;
 use crate::sqlite::row::release::against_number;
+use crate::sqlite::row::release::asks_text;
 use crate::sqlite::row::release::counts_text;
 use crate::sqlite::row::release::end_text;
 use crate::sqlite::row::release::entry;
-use crate::sqlite::row::release::entry_columns;
 use crate::sqlite::row::release::kind_number;
-use crate::sqlite::row::release::policy_text;
 use crate::sqlite::row::release::preview;
-use crate::sqlite::row::release::preview_columns;
 use crate::sqlite::row::release::rollout;
 use crate::sqlite::row::release::rollout_columns;
 use crate::sqlite::row::release::start_text;
@@ -78,8 +84,8 @@ impl Releases for Sqlite {
         self.change((tenant, plugin.to_owned(), switch.clone()), switch_version).await
     }
 
-    async fn retire(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<()> {
-        self.change((tenant, plugin.to_owned(), version, act.clone()), retire).await
+    async fn retire(&self, tenant: TenantId, plugin: &str, version: u32, kept: u32, act: &Act) -> Result<()> {
+        self.change((tenant, plugin.to_owned(), version, kept, act.clone()), retire).await
     }
 
     async fn approve(&self, tenant: TenantId, plugin: &str, version: u32, act: &Act) -> Result<Version> {
@@ -101,12 +107,7 @@ impl Releases for Sqlite {
     }
 
     async fn previews(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Preview>> {
-        let sql = concat!(
-            "SELECT ",
-            preview_columns!(),
-            " FROM plugin_previews w WHERE w.tenant = ? AND w.plugin = ? ORDER BY w.at DESC, w.version DESC, w.against"
-        );
-        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        let rows = self.read(PREVIEWS, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
         rows.iter().map(|row| preview(&mut Columns::new(row))).collect()
     }
 
@@ -114,13 +115,8 @@ impl Releases for Sqlite {
         let sql = "SELECT id FROM plugins WHERE tenant = ? AND name = ?";
         let rows = self.read(sql, |args| _ = args.int(tenant.0).text(plugin)).await?;
         let id = Columns::new(rows.first().ok_or_else(|| no_plugin(plugin))?).int()?;
-        let sql = concat!(
-            "SELECT ",
-            entry_columns!(),
-            " FROM plugin_history h WHERE h.tenant = ? AND h.plugin = ? AND h.number < ? ORDER BY h.number DESC LIMIT ?"
-        );
         let before = before.unwrap_or(i64::MAX);
-        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(id).int(before).int(i64::from(limit))).await?;
+        let rows = self.read(HISTORY, |args| _ = args.int(tenant.0).int(id).int(before).int(i64::from(limit))).await?;
         rows.iter().map(|row| entry(&mut Columns::new(row))).collect()
     }
 
@@ -139,12 +135,7 @@ impl Releases for Sqlite {
     }
 
     async fn rollouts(&self, tenant: TenantId, plugin: PluginId) -> Result<Vec<Rollout>> {
-        let sql = concat!(
-            "SELECT ",
-            rollout_columns!(),
-            " FROM rollouts o WHERE o.tenant = ? AND o.plugin = ? ORDER BY o.kind"
-        );
-        let rows = self.read(sql, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+        let rows = self.read(ROLLOUTS, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
         rows.iter().map(|row| rollout(&mut Columns::new(row))).collect()
     }
 
@@ -177,7 +168,11 @@ async fn find_version(tx: &mut Transaction<'_>, tenant: TenantId, plugin: &Plugi
     let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
     match rows.first() {
         Some(row) => version(&mut Columns::new(row)),
-        None => Err(Error::NotFound { what: "version", name: format!("{}@{number}", plugin.name) }),
+        None => {
+            let rows = tx.fetch(retired::NEWEST, |args| _ = args.int(tenant.0).int(plugin.id.0)).await?;
+            let newest = rows.first().map_or(Ok(None), |row| Columns::new(row).int_opt())?.unwrap_or_default();
+            Err(retired::missing(plugin, number, newest))
+        }
     }
 }
 
@@ -193,27 +188,27 @@ async fn find_rollout(
     rows.first().map(|row| rollout(&mut Columns::new(row))).transpose()
 }
 
-/// The preview that lets a version run for real at this time; none if none is asked for.
+/// The preview that lets a version run for real at this time; none if none is asked for: by the plugin, by the operator of
+/// the tenant, or by the host that somebody acts on.
 async fn proof(
     tx: &mut Transaction<'_>,
     tenant: TenantId,
     plugin: &Plugin,
     version: &Version,
+    host: &ReleasePolicy,
     now: Timestamp,
 ) -> Result<Option<Preview>> {
-    if plugin.policy.require_preview.is_none() {
+    let rows = tx.fetch(ASKS, |args| _ = args.int(tenant.0)).await?;
+    let of_tenant = rows.first().map(|row| asked(&Columns::new(row).text()?)).transpose()?.unwrap_or_default();
+    let asked = plugin.policy.and(of_tenant).and(*host);
+    if asked.require_preview.is_none() {
         return Ok(None);
     }
-    let sql = concat!(
-        "SELECT ",
-        preview_columns!(),
-        " FROM plugin_previews w WHERE w.tenant = ? AND w.plugin = ? AND w.version = ? AND w.against = ?"
-    );
-    let rows = tx.fetch(sql, |args| {
+    let rows = tx.fetch(FIND_PREVIEW, |args| {
         args.int(tenant.0).int(plugin.id.0).int(i64::from(version.number)).int(against_number(plugin.active));
     });
     let found = rows.await?.first().map(|row| preview(&mut Columns::new(row))).transpose()?;
-    lack(plugin, version, found.as_ref(), now)?;
+    proven(plugin, &asked, version, found.as_ref(), now)?;
     Ok(found)
 }
 
@@ -294,8 +289,8 @@ async fn make_active(
     act: &Act,
 ) -> Result<Plugin> {
     let number = version.number;
-    let sql = "UPDATE plugins SET previous = active, active = ? WHERE tenant = ? AND id = ?";
-    tx.execute(sql, |args| _ = args.int(i64::from(number)).int(tenant.0).int(plugin.id.0)).await?;
+    let sql = "UPDATE plugins SET previous = active, active = ?, activated = ? WHERE tenant = ? AND id = ?";
+    tx.execute(sql, |args| _ = args.int(i64::from(number)).int(act.at.0).int(tenant.0).int(plugin.id.0)).await?;
     let sql =
         "UPDATE plugin_versions SET activated = coalesce(activated, ?) WHERE tenant = ? AND plugin = ? AND number = ?";
     tx.execute(sql, |args| _ = args.int(act.at.0).int(tenant.0).int(plugin.id.0).int(i64::from(number))).await?;
@@ -308,7 +303,7 @@ async fn make_active(
         }
     }
     tx.settings_changed(tenant).await?;
-    Ok(Plugin { previous: plugin.active, active: Some(number), ..plugin })
+    Ok(Plugin { previous: plugin.active, active: Some(number), activated: Some(act.at), ..plugin })
 }
 
 fn switch_version<'a>(
@@ -328,7 +323,7 @@ fn switch_version<'a>(
         if switch.seen.is_some_and(|seen| seen != plugin.active) {
             return Err(conflict(name, "another version became active meanwhile; look again"));
         }
-        let proof = proof(tx, *tenant, &plugin, &version, switch.act.at).await?;
+        let proof = proof(tx, *tenant, &plugin, &version, &switch.act.asks, switch.act.at).await?;
         consent(tx, *tenant, &plugin, &version, &switch.act).await?;
         let action = if switch.back { Action::RolledBack } else { Action::Activated };
         make_active(tx, *tenant, plugin, (action, &version, proof), &switch.act).await
@@ -337,7 +332,7 @@ fn switch_version<'a>(
 
 fn retire<'a>(
     tx: &'a mut Transaction<'_>,
-    (tenant, name, number, act): &'a (TenantId, String, u32, Act),
+    (tenant, name, number, kept, act): &'a (TenantId, String, u32, u32, Act),
 ) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
         let plugin = find_plugin(tx, *tenant, name).await?;
@@ -356,6 +351,7 @@ fn retire<'a>(
         let sql = "UPDATE plugin_versions SET retired = 1 WHERE tenant = ? AND plugin = ? AND number = ?";
         tx.execute(sql, |args| _ = args.int(tenant.0).int(plugin.id.0).int(i64::from(*number))).await?;
         note(tx, *tenant, plugin.id, (Action::Retired, *number), act, "{}").await?;
+        let_go(tx, *tenant, plugin.id, *kept).await?;
         tx.settings_changed(*tenant).await
     })
 }
@@ -385,7 +381,7 @@ fn set_release_policy<'a>(
         if !act.consents && policy.is_weaker_than(&plugin.policy) {
             return Err(Error::Weaker { plugin: plugin.name });
         }
-        let text = policy_text(policy);
+        let text = asks_text(policy);
         let sql = "UPDATE plugins SET policy = ? WHERE tenant = ? AND id = ?";
         tx.execute(sql, |args| _ = args.text(&text).int(tenant.0).int(plugin.id.0)).await?;
         let of = plugin.active.unwrap_or_default();
@@ -439,7 +435,7 @@ fn start_rollout<'a>(tx: &'a mut Transaction<'_>, start: &'a Start) -> BoxFuture
             return Err(conflict(name, "a candidate of this kind is under way; stop it first"));
         }
         let proof = match kind {
-            Kind::Canary => proof(tx, *tenant, &plugin, &candidate, act.at).await?,
+            Kind::Canary => proof(tx, *tenant, &plugin, &candidate, &act.asks, act.at).await?,
             // Nothing comes of it.
             Kind::Shadow => None,
         };
@@ -491,7 +487,7 @@ fn end_rollout<'a>(
         let promoted = if end.promote {
             let version = find_version(tx, *tenant, &plugin, rollout.version).await?;
             // What was new enough to begin with does not age while the canary goes on.
-            let proof = proof(tx, *tenant, &plugin, &version, rollout.started).await?;
+            let proof = proof(tx, *tenant, &plugin, &version, &end.act.asks, rollout.started).await?;
             consent(tx, *tenant, &plugin, &version, &end.act).await?;
             Some((version, proof))
         } else {

@@ -25,6 +25,7 @@ use axum::response::Response;
 use bulkhead_domain::clock::Clock;
 use bulkhead_domain::clock::SystemClock;
 use bulkhead_domain::id::TenantId;
+use bulkhead_domain::policy::proof::ReleasePolicy;
 use bulkhead_flow::Flow;
 use bulkhead_flow::Options;
 use bulkhead_flow::Parts;
@@ -63,10 +64,14 @@ use crate::api::upload::Uploads;
 use crate::auth::Keyring;
 use crate::config::ApiLimits;
 use crate::install::Installer;
+use crate::install::Terms;
 use crate::signature::Trust;
 
 /// Nothing that is waited for takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Little, so that it is full soon.
+const ROOM: Room = Room { plugins: 8, versions: 5, retired: 2, storage: None };
 
 /// A host without its listener.
 pub struct Host {
@@ -98,6 +103,15 @@ impl Host {
 
     /// One that asks for signatures so.
     pub async fn trusting(trust: Trust) -> Self {
+        Self::with(trust, ReleasePolicy::default()).await
+    }
+
+    /// One that asks this of all versions.
+    pub async fn asking(asks: ReleasePolicy) -> Self {
+        Self::with(Trust::default(), asks).await
+    }
+
+    async fn with(trust: Trust, asks: ReleasePolicy) -> Self {
         let limits = inbox::Limits { event_bytes: 1_000, batch_events: 3, depth: 8, ..inbox::Limits::default() };
         let folder = tempfile::tempdir().expect("because there is room");
         let sqlite = Sqlite::open(sqlite::Options::new(folder.path().join("store.db")));
@@ -143,8 +157,7 @@ impl Host {
             Arc::clone(&directory),
             flow.dispatch.clone(),
             Arc::clone(&clock),
-            trust,
-            Room { plugins: 8, versions: 5 },
+            Terms { trust, asks, room: ROOM, quotas: Default::default() },
         );
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
         let sources = Supervisor::new(
@@ -173,7 +186,7 @@ impl Host {
             limits: ApiLimits {
                 upload_bytes: 65 << 20,
                 uploads: 8,
-                room: Room::default(),
+                room: ROOM,
                 document_bytes: 1 << 20,
                 streams: 2,
                 requests: 64,
@@ -214,6 +227,7 @@ impl Host {
             created: self.api.now(),
             quotas: Default::default(),
             policy: Default::default(),
+            asks: Default::default(),
         };
         User { host: self, tenant: nobody, key: key.expose_secret().to_owned() }
     }

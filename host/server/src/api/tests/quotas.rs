@@ -104,3 +104,28 @@ async fn an_event_says_that_a_quota_makes_it_wait() {
     assert_eq!(codes, ["quota-rate", "quota-fuel", "backlog"]);
     assert!(story["waits"][1]["detail"].as_str().is_some_and(|text| text.contains("fuel")), "{story}");
 }
+
+#[tokio::test]
+async fn components_count_as_storage() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    let text = [("content-type", "text/javascript")];
+    let paste = async |name: &str, source: &str| {
+        user.call("POST", &format!("/v1/plugins/{name}/source"), &text, source.to_owned()).await
+    };
+    let first = paste("p", "function handle() {}").await;
+    assert_eq!(first.status, StatusCode::CREATED, "{:?}", first.bytes);
+    let size = first.json()["size"].as_u64().expect("because a component has a size");
+    assert_eq!(allow(&host, &user, json!({"storage_bytes": size + 10})).await.status, StatusCode::OK);
+    let quotas = user.until("/v1/quotas", |quotas| quotas["items"][0]["used"] == size).await;
+    assert_eq!(quotas["items"][0]["parts"], json!({"state": 0, "components": size}));
+    assert_eq!(paste("q", "function handle() {}").await.status, StatusCode::CREATED, "it is there already");
+    let refused = paste("q", "function handle() { return; }").await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::TOO_MANY_REQUESTS, "limit-storage".to_owned()));
+    let problem = refused.json();
+    assert_eq!((&problem["used"], &problem["limit"]), (&json!(size), &json!(size + 10)));
+    assert!(problem["hint"].as_str().is_some_and(|hint| hint.contains("plugin retire")), "{problem}");
+    assert_eq!(publish(&user, &[1]).await.status, StatusCode::ACCEPTED, "it is within its quota");
+    assert_eq!(allow(&host, &user, json!({})).await.status, StatusCode::OK);
+    assert_eq!(paste("q", "function handle() { return; }").await.status, StatusCode::CREATED);
+}

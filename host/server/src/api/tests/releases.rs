@@ -1,5 +1,9 @@
 //! Consent, ceilings and the history of versions, as keys of several kinds see them.
 
+use bulkhead_domain::policy::proof::Counts;
+use bulkhead_domain::policy::proof::Preview;
+use bulkhead_domain::policy::proof::ReleasePolicy;
+use bulkhead_domain::policy::proof::RequirePreview;
 use bulkhead_store::catalogue::NewVersion;
 use bytes::Bytes;
 use serde_json::Value;
@@ -232,4 +236,130 @@ async fn versions_come_in_pages_without_their_manifests_and_have_a_bound() {
     let retired = user.call("POST", "/v1/plugins/p/retire", &[], json!({"version": 2}).to_string()).await;
     assert_eq!(retired.status.as_u16(), 204);
     assert_eq!(paste().await.status.as_u16(), 201);
+}
+
+/// A preview of version 2 against version 1 that compared so many runs.
+async fn previewed(host: &Host, user: &User<'_>, runs: u64) {
+    let counts = Counts { runs, ..Counts::default() };
+    let preview = Preview { version: 2, against: Some(1), author: "key".to_owned(), at: host.api.now(), counts };
+    host.api.store.add_preview(user.tenant.id, "p", &preview).await.expect("because the plugin is there");
+}
+
+#[tokio::test]
+async fn what_the_operator_asks_no_tenant_can_lift() {
+    let host = Host::start().await;
+    let (user, operator) = (host.tenant("acme").await, host.operator().await);
+    for digest in ["1", "2"] {
+        version(&host, &user, digest, json!({})).await;
+    }
+    user.post("/v1/plugins/p/activate", json!({"version": 1})).await;
+    let path = "/admin/v1/tenants/acme/policy";
+    assert_eq!(user.call("PUT", path, &[], "{\"require_preview\": null}").await.code(), "operator-only");
+    let wrong = operator.call("PUT", path, &[], json!({"require_preview": {"min_runs": 0}}).to_string()).await;
+    assert_eq!(wrong.code(), "field-invalid");
+    let asked = operator.call("PUT", path, &[], json!({"require_preview": {"min_runs": 10}}).to_string()).await;
+    assert_eq!((asked.status.as_u16(), &asked.json()["host"]), (200, &json!({"require_preview": null})));
+    assert_eq!(operator.get(path).await["tenant"]["require_preview"]["min_runs"], 10);
+    let lifted = user.call("PUT", "/v1/plugins/p/policy", &[], json!({"require_preview": {"min_runs": 5}}).to_string());
+    let shown = lifted.await.json();
+    let runs = |of: &str| shown[of]["min_runs"].clone();
+    assert_eq!(
+        [runs("require_preview"), runs("tenant"), runs("effective")],
+        [json!(5), json!(10), json!(10)],
+        "{shown}"
+    );
+    assert_eq!(shown["host"], Value::Null);
+    let activate = async || {
+        let answer = user.call("POST", "/v1/plugins/p/activate", &[], json!({"version": 2}).to_string()).await;
+        (answer.status.as_u16(), answer.json()["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    previewed(&host, &user, 9).await;
+    let (status, detail) = activate().await;
+    assert!(status == 409 && detail.contains("compared 9 runs, and 10 are needed"), "{detail}");
+    previewed(&host, &user, 10).await;
+    assert_eq!(activate().await.0, 200);
+}
+
+#[tokio::test]
+async fn what_a_host_asks_it_asks_of_every_tenant() {
+    let wanted = RequirePreview { min_runs: 3, ..RequirePreview::default() };
+    let host = Host::asking(ReleasePolicy { require_preview: Some(wanted) }).await;
+    let user = host.tenant("acme").await;
+    for digest in ["1", "2"] {
+        version(&host, &user, digest, json!({})).await;
+    }
+    let call = async |path: &str, body: Value| {
+        let answer = user.call("POST", path, &[], body.to_string()).await;
+        (answer.status.as_u16(), answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let lacks = (409, "preview-required".to_owned());
+    assert_eq!(call("/v1/plugins/p/activate", json!({"version": 1})).await, lacks, "the first one, too");
+    let counts = Counts { runs: 3, ..Counts::default() };
+    let first = Preview { version: 1, against: None, author: "key".to_owned(), at: host.api.now(), counts };
+    host.api.store.add_preview(user.tenant.id, "p", &first).await.expect("because the plugin is there");
+    assert_eq!(call("/v1/plugins/p/activate", json!({"version": 1})).await.0, 200);
+    assert_eq!(call("/v1/plugins/p/canary", json!({"version": 2, "percent": 5})).await, lacks);
+    let shown = user.get("/v1/plugins/p/policy").await;
+    assert_eq!((&shown["host"]["min_runs"], &shown["effective"]["min_runs"]), (&json!(3), &json!(3)));
+    assert_eq!((&shown["require_preview"], &shown["tenant"]), (&Value::Null, &Value::Null));
+    // Approving is about rights; what else is missing is said with it.
+    let approved = user.post("/v1/plugins/p/versions/2/approve", json!({})).await;
+    let hint = approved["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("needs a preview") && hint.contains("bulkhead plugin preview p 2"), "{approved}");
+    assert!(approved["approval"]["by"].is_string());
+    previewed(&host, &user, 3).await;
+    let again = user.post("/v1/plugins/p/versions/2/approve", json!({})).await;
+    assert_eq!(again.get("hint"), None, "{again}");
+}
+
+#[tokio::test]
+async fn what_was_let_go_says_so() {
+    let host = Host::start().await;
+    let user = host.tenant("acme").await;
+    for digest in ["1", "2", "3", "4"] {
+        version(&host, &user, digest, json!({})).await;
+    }
+    user.post("/v1/plugins/p/activate", json!({"version": 4})).await;
+    for number in [1, 2, 3] {
+        let body = json!({ "version": number }).to_string();
+        assert_eq!(user.call("POST", "/v1/plugins/p/retire", &[], body).await.status.as_u16(), 204);
+    }
+    let shown = user.get("/v1/plugins/p").await;
+    let versions = shown["versions"].as_array().expect("because there are some");
+    assert_eq!(versions.iter().map(|head| head["version"].clone()).collect::<Vec<_>>(), [4, 3, 2]);
+    for (method, path, body) in [
+        ("GET", "/v1/plugins/p/versions/1", Value::Null),
+        ("GET", "/v1/plugins/p/versions/1/component", Value::Null),
+        ("POST", "/v1/plugins/p/activate", json!({"version": 1})),
+        ("POST", "/v1/plugins/p/preview", json!({"version": 4, "against": 1})),
+    ] {
+        let answer = user.call(method, path, &[], body.to_string()).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (404, "not-found".to_owned()), "{path}");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains("version 1 of plugin `p` was let go"), "{path}: {detail}");
+    }
+    let never = user.call("GET", "/v1/plugins/p/versions/9", &[], "").await;
+    assert!(!never.json()["detail"].to_string().contains("let go"), "{:?}", never.bytes);
+    let history = user.get("/v1/plugins/p/history").await;
+    assert_eq!(column(&history, "action"), ["retired", "retired", "retired", "activated"]);
+}
+
+#[tokio::test]
+async fn a_plugin_says_what_its_active_version_may_do_and_since_when() {
+    let host = Host::start().await;
+    let (user, operator) = (host.tenant("acme").await, host.operator().await);
+    let asked = json!({"emit": ["orders.*"], "schedule": true});
+    version(&host, &user, "1", asked.clone()).await;
+    let before = user.get("/v1/plugins/p").await;
+    for missing in ["requested", "effective", "cut", "activated_at"] {
+        assert_eq!(before.get(missing), None, "{before}");
+    }
+    user.post("/v1/plugins/p/activate", json!({"version": 1})).await;
+    operator.call("PUT", "/admin/v1/tenants/acme/grants", &[], json!({"emit": []}).to_string()).await;
+    let shown = user.get("/v1/plugins/p").await;
+    assert_eq!((&shown["requested"], &shown["effective"]), (&asked, &json!({"schedule": true})));
+    assert_eq!(shown["cut"], json!([{"grant": "emit orders.*", "by": "tenant"}]));
+    let listed = user.get("/v1/plugins").await["items"][0].clone();
+    assert!(listed["activated_at"].is_string(), "{listed}");
+    assert_eq!((&listed["activated_at"], &listed["digest"]), (&shown["activated_at"], &json!("sha256:1")));
 }

@@ -1,4 +1,4 @@
-//! `bulkhead plugin policy`: what a plugin asks of its versions before they run for real.
+//! `bulkhead plugin policy`: what is asked of a plugin's versions before they run for real, and by whom.
 
 use clap::Args;
 use serde_json::Map;
@@ -26,10 +26,10 @@ const PREVIEWS: &[Column] = &[
 ];
 
 const EXAMPLES: &str = "Examples:
-  bulkhead plugin policy fraud-score                    # what it asks, and the last previews
+  bulkhead plugin policy fraud-score                    # what is asked, by whom, and the last previews
   bulkhead plugin policy fraud-score --require-preview  # 20 runs, no new failure, at most a day old
   bulkhead plugin policy fraud-score --min-runs 500 --max-changed-percent 1
-  bulkhead plugin policy fraud-score --none";
+  bulkhead plugin policy fraud-score --none             # what the operator asks stays";
 
 /// What to ask. What is not given stays as it is.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub struct Policy {
     /// How old it may be
     #[arg(long, value_name = "HOURS")]
     within_hours: Option<u32>,
-    /// Nothing is asked any more
+    /// The plugin asks nothing any more
     #[arg(long, conflicts_with_all = ["require_preview", "min_runs", "max_new_failures", "max_changed_percent", "within_hours"])]
     none: bool,
     #[command(flatten)]
@@ -70,7 +70,10 @@ impl Policy {
         if self.format.output == Output::Json {
             return screen::json(&answer);
         }
-        screen::line(&said(&answer["require_preview"]))?;
+        screen::line(&said(&answer["effective"]))?;
+        if let Some(origin) = origin(&answer) {
+            screen::line(&origin)?;
+        }
         screen::list(items(&answer, "/previews").to_vec(), Output::Table, PREVIEWS, "no preview yet")
     }
 
@@ -97,18 +100,40 @@ impl Policy {
     }
 }
 
+/// Who asks what counts, with what each asks if that is not the same; none if nobody asks.
+fn origin(answer: &Value) -> Option<String> {
+    let effective = &answer["effective"];
+    let who = [
+        ("require_preview", "the plugin's own settings"),
+        ("tenant", "the operator, of this tenant"),
+        ("host", "the operator, of all tenants"),
+    ];
+    let asking: Vec<String> =
+        who.into_iter()
+            .filter(|(field, _)| !answer[*field].is_null())
+            .map(|(field, who)| {
+                if answer[field] == *effective { who.to_owned() } else { format!("{who} ({})", terms(&answer[field])) }
+            })
+            .collect();
+    (!asking.is_empty()).then(|| format!("asked by: {}", asking.join("; ")))
+}
+
 /// What is asked, as a sentence.
 fn said(required: &Value) -> String {
     if required.is_null() {
         return "a version may become active without a preview".to_owned();
     }
+    format!("a version needs a preview against the active one: {}", terms(required))
+}
+
+fn terms(required: &Value) -> String {
     let of = |name: &str| at(required, &format!("/{name}"));
     let changed = match required["max_changed_percent"].as_f64() {
         Some(percent) => format!(", at most {percent} % changed"),
         None => String::new(),
     };
     format!(
-        "a version needs a preview against the active one: at least {} runs, at most {} new failures{changed}, at most {} hours old",
+        "at least {} runs, at most {} new failures{changed}, at most {} hours old",
         of("min_runs"),
         of("max_new_failures"),
         of("within_hours"),
@@ -152,5 +177,19 @@ mod tests {
             "{text}"
         );
         assert!(said(&Value::Null).contains("without a preview"));
+    }
+
+    #[test]
+    fn who_asks_is_told() {
+        let asks = |runs: u64| json!({"min_runs": runs, "max_new_failures": 0, "max_changed_percent": null, "within_hours": 24});
+        let nobody = json!({"require_preview": null, "effective": null, "tenant": null, "host": null});
+        assert_eq!(origin(&nobody), None);
+        let both = json!({"require_preview": asks(5), "effective": asks(20), "tenant": null, "host": asks(20)});
+        let text = origin(&both).unwrap_or_default();
+        assert_eq!(
+            text,
+            "asked by: the plugin's own settings (at least 5 runs, at most 0 new failures, at most 24 hours old); the \
+             operator, of all tenants"
+        );
     }
 }

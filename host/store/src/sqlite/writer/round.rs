@@ -169,7 +169,7 @@ async fn within(
         run(tx.conn, "SAVEPOINT change").await?;
         refused.push(match change.run(tx).await {
             Ok(()) => None,
-            Err(error @ (Error::NotFound { .. } | Error::Conflict { .. } | Error::Unproven { .. })) => {
+            Err(error) if error.is_refusal() => {
                 run(tx.conn, "ROLLBACK TO change").await?;
                 Some(error)
             }

@@ -1,0 +1,65 @@
+//! Lets retired versions go.
+
+use bulkhead_domain::id::PluginId;
+use bulkhead_domain::id::TenantId;
+
+use crate::Result;
+use crate::catalogue::Kept;
+use crate::catalogue::NewVersion;
+use crate::retired;
+use crate::retired::Free;
+use crate::retired::enough;
+use crate::retired::free_row;
+use crate::retired::kept_row;
+use crate::sqlite::row::Columns;
+use crate::sqlite::writer::transaction::Transaction;
+
+/// The oldest of a plugin's retired versions go beyond what is kept of them.
+pub(super) async fn let_go(tx: &mut Transaction<'_>, tenant: TenantId, plugin: PluginId, kept: u32) -> Result<()> {
+    let rows = tx.fetch(retired::COUNT, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
+    let count = rows.first().map_or(Ok(0), |row| Columns::new(row).int())?;
+    let beyond = count - i64::from(kept);
+    if beyond > 0 {
+        for version in free(tx, tenant, plugin, beyond).await? {
+            remove(tx, tenant, &version).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Retired versions go until a new one's component fits.
+pub(super) async fn make_room(tx: &mut Transaction<'_>, tenant: TenantId, new: &NewVersion) -> Result<()> {
+    let Some(storage) = new.room.storage else { return Ok(()) };
+    let kept = kept(tx, tenant, &new.digest).await?;
+    if storage.check(kept, new.wasm.len()).is_ok() {
+        return Ok(());
+    }
+    let free = free(tx, tenant, retired::ALL, i64::MAX).await?;
+    for version in enough(storage, kept, new.wasm.len(), free)? {
+        remove(tx, tenant, &version).await?;
+    }
+    Ok(())
+}
+
+async fn kept(tx: &mut Transaction<'_>, tenant: TenantId, digest: &str) -> Result<Kept> {
+    let rows = tx.fetch(retired::KEPT, |args| _ = args.int(tenant.0).text(digest)).await?;
+    rows.first().map_or(Ok(Kept { bytes: 0, has: false }), |row| kept_row(&mut Columns::new(row)))
+}
+
+async fn free(tx: &mut Transaction<'_>, tenant: TenantId, plugin: PluginId, limit: i64) -> Result<Vec<Free>> {
+    let sql = retired::free!("json_each(u.pins)");
+    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.0).int(limit)).await?;
+    rows.iter().map(|row| free_row(&mut Columns::new(row))).collect()
+}
+
+async fn remove(tx: &mut Transaction<'_>, tenant: TenantId, version: &Free) -> Result<()> {
+    for sql in [retired::DROP_PREVIEWS, retired::DROP_VERSION] {
+        tx.execute(sql, |args| _ = args.int(tenant.0).int(version.plugin.0).int(version.number)).await?;
+    }
+    let sql =
+        "DELETE FROM blobs WHERE digest = $1 AND NOT EXISTS (SELECT 1 FROM plugin_versions v WHERE v.digest = $1)";
+    tx.execute(sql, |args| _ = args.text(&version.digest)).await?;
+    let (plugin, number) = (version.plugin.0, version.number);
+    tracing::info!(tenant = tenant.0, plugin, version = number, "a retired version was let go");
+    Ok(())
+}
