@@ -230,6 +230,15 @@ pub fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// A client of a host that answers as these routes do.
+#[cfg(test)]
+pub async fn of(routes: axum::Router) -> Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("because port 0 is free");
+    let url = format!("http://{}", listener.local_addr().expect("because it is bound"));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Client::open(&url, None).expect("because the address is right")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

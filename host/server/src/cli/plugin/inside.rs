@@ -135,6 +135,10 @@ impl Logs {
     /// Does it.
     pub async fn run(self, client: &Client) -> Result<()> {
         let runs = client.list(&["v1", "runs"], &[("plugin", &self.name)], self.limit).await?;
+        if runs.is_empty() {
+            // One that is unknown has no runs either.
+            client.get(&["v1", "plugins", &self.name], &[("limit", "1")]).await?;
+        }
         let mut all = Vec::new();
         for run in &runs {
             let id = at(run, "/id");
@@ -197,6 +201,21 @@ mod tests {
         for wrong in ["a", "=b"] {
             assert!(matches!(merged(json!({}), &[wrong.to_owned()]), Err(Error::Usage(_))), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn logs_of_an_unknown_plugin_are_an_error() {
+        let known = axum::routing::get(async || axum::Json(json!({"name": "known"})));
+        let none = axum::routing::get(async || axum::Json(json!({"items": [], "next": null})));
+        let routes =
+            axum::Router::new().route("/v1/runs", none).route("/v1/plugins/known", known).fallback(async || {
+                (axum::http::StatusCode::NOT_FOUND, axum::Json(json!({"title": "Not found", "code": "not-found"})))
+            });
+        let client = crate::cli::client::of(routes).await;
+        let logs = |name: &str| Logs { name: name.to_owned(), limit: 1, output: Output::Table };
+        assert!(logs("known").run(&client).await.is_ok());
+        let error = logs("nope").run(&client).await.expect_err("because there is no such plugin");
+        assert!(matches!(&error, Error::Refused(problem) if problem.status == 404), "{error}");
     }
 
     #[test]

@@ -72,13 +72,21 @@ impl Project {
         }
     }
 
+    /// A command of this program about this folder, as it is typed.
+    pub fn command(&self, verb: &str) -> String {
+        if self.folder == Path::new(".") {
+            return format!("bulkhead plugin {verb}");
+        }
+        format!("bulkhead plugin {verb} {}", self.folder.display())
+    }
+
     /// The component as it was built last.
     pub async fn component(&self) -> Result<Vec<u8>> {
         let artifact = self.artifact()?;
         if !artifact.is_file() {
             return Err(Error::hinted(
                 format!("{} is not there", artifact.display()),
-                format!("build it first: bulkhead plugin build {}", self.folder.display()),
+                format!("build it first: {}", self.command("build")),
             ));
         }
         input::bytes(&artifact).await
@@ -88,7 +96,17 @@ impl Project {
 /// A manifest, checked; every fault with its place.
 pub async fn document(file: &Path) -> Result<Document> {
     let text = input::text(file).await?;
-    Document::parse(&text).map_err(|faults| wrong(file, "the manifest is wrong", "manifest-invalid", faults))
+    parsed(file, Document::parse(&text))
+}
+
+/// What was read of a manifest, or its faults with their places.
+pub fn parsed<T>(file: &Path, read: std::result::Result<T, Vec<Diagnostic>>) -> Result<T> {
+    read.map_err(|faults| wrong(file, "the manifest is wrong", "manifest-invalid", faults))
+}
+
+/// A file's name as it is shown with its faults.
+pub fn shown(file: &Path) -> String {
+    file.strip_prefix(".").unwrap_or(file).display().to_string()
 }
 
 /// Faults of a file, shown as the host's own remarks are.
@@ -106,7 +124,7 @@ pub fn wrong(file: &Path, what: &str, code: &str, faults: Vec<Diagnostic>) -> Er
         code: code.to_owned(),
         detail: what.to_owned(),
         errors: faults.into_iter().map(fault).collect(),
-        file: Some(file.strip_prefix(".").unwrap_or(file).display().to_string()),
+        file: Some(shown(file)),
         ..Problem::default()
     }))
 }

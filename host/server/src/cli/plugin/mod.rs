@@ -1,10 +1,13 @@
 //! `bulkhead plugin`: write one, upload versions, switch between them, look inside.
 //!
 //! Reading order: the tree of commands here; on this machine `local` (a plugin's folder and its sandbox), `new`, `build`
-//! with `toolchain` and `words`, `test` with `report`, `run`, `watch`, `sign`; on a host `push` (upload) and `inside` (settings, state, logs).
+//! with `toolchain` and `words`, `test` with `report` and `sources`, `run`, `watch`, `sign`; on a host `push` (upload),
+//! `show`, `release` with `candidate` and `history` (which version runs) and `inside` (settings, state, logs).
 
 mod build;
+mod candidate;
 mod capture;
+mod history;
 mod inside;
 mod local;
 mod new;
@@ -17,7 +20,9 @@ mod replay;
 mod report;
 mod run;
 mod schema;
+mod show;
 mod sign;
+mod sources;
 mod subscribe;
 mod test;
 mod toolchain;
@@ -29,15 +34,12 @@ use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::cli::client::Client;
 use crate::cli::connection::Connection;
 use crate::cli::error::Result;
 use crate::cli::screen;
 use crate::cli::screen::Cell;
 use crate::cli::screen::Column;
-use crate::cli::screen::Format;
 use crate::cli::screen::Listing;
-use crate::cli::screen::Output;
 
 pub use inside::lines as log_lines;
 pub use inside::log_line;
@@ -57,21 +59,10 @@ const EXAMPLES: &str = "Examples:
 
 const COLUMNS: &[Column] = &[
     ("NAME", "/name", Cell::Text),
-    ("ACTIVE", "/active|/version", Cell::Text),
+    ("ACTIVE", "/active", Cell::Text),
     ("STATE", "/state", Cell::State),
     ("DIGEST", "/digest", Cell::Text),
-    ("GRANTS", "/grants", Cell::Text),
-    ("UPDATED", "/updated|/created", Cell::Time),
-];
-
-const VERSIONS: &[Column] = &[
-    ("VERSION", "/version|/number", Cell::Count),
-    ("STATE", "/state", Cell::State),
-    ("DIGEST", "/digest", Cell::Text),
-    ("SIZE", "/size|/inspection/size", Cell::Bytes),
-    ("BY", "/author", Cell::Text),
-    ("SIGNED BY", "/signature/key", Cell::Text),
-    ("CREATED", "/created", Cell::Time),
+    ("UPDATED", "/activated_at|/created", Cell::Time),
 ];
 
 /// Plugins: new, build, test, run, watch, keygen, sign; push, list, show, activate, preview, policy, rollback, approve, history, canary, shadow, retire, pause, resume, config, state, logs, replay, capture
@@ -123,13 +114,8 @@ enum Action {
         #[command(flatten)]
         listing: Listing,
     },
-    /// One plugin with its versions, what it imports and what it may do
-    Show {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        format: Format,
-    },
+    /// One plugin with its versions, what it may do and what is tried of it
+    Show(show::Show),
     /// Let new runs use a version; what has begun ends on the version that began it
     Activate {
         /// Its name
@@ -146,7 +132,7 @@ enum Action {
     /// Agree to what a version asks for beyond the active one
     Approve(release::Approve),
     /// What was done to its versions, by whom and when
-    History(release::History),
+    History(history::History),
     /// Let a version handle a part of the events: start, show, promote, stop
     Canary(release::Canary),
     /// Run a version beside the active one with nothing applied: start, show, stop
@@ -203,11 +189,8 @@ impl Plugin {
                 let items = client.list(&["v1", "plugins"], &[], listing.limit).await?;
                 screen::list(items, listing.output, COLUMNS, "no plugins yet: bulkhead plugin push FILE --activate")
             }
-            Action::Show { name, format } => show(&whole(&client, &name).await?, format.output),
-            Action::Activate { name, version } => {
-                let (name, _) = post(name, "activate", json!({"version": version})).await?;
-                screen::line(&format!("plugin {name}: version {version} is active"))
-            }
+            Action::Show(show) => show.run(&client).await,
+            Action::Activate { name, version } => release::activate(&client, &name, version).await,
             Action::Preview(preview) => preview.run(&client).await,
             Action::Policy(policy) => policy.run(&client).await,
             Action::Rollback(rollback) => rollback.run(&client).await,
@@ -248,40 +231,5 @@ impl Work {
             Self::Keygen(keygen) => keygen.run(),
             Self::Sign(sign) => sign.run().await,
         }
-    }
-}
-
-/// A plugin with all pages of its versions.
-async fn whole(client: &Client, name: &str) -> Result<Value> {
-    let path = ["v1", "plugins", name];
-    let mut plugin = client.get(&path, &[("limit", "100")]).await?;
-    while let Some(after) = plugin.get("next").and_then(Value::as_str).map(str::to_owned) {
-        let mut page = client.get(&path, &[("limit", "100"), ("after", &after)]).await?;
-        plugin["next"] = page["next"].take();
-        if let (Some(Value::Array(versions)), Value::Array(more)) =
-            (plugin.get_mut("versions"), page["versions"].take())
-        {
-            versions.extend(more);
-        }
-    }
-    if let Some(fields) = plugin.as_object_mut() {
-        fields.remove("next");
-    }
-    Ok(plugin)
-}
-
-fn show(plugin: &Value, output: Output) -> Result<()> {
-    if output == Output::Json {
-        return screen::json(plugin);
-    }
-    let mut rest = plugin.clone();
-    let versions = rest.as_object_mut().and_then(|fields| fields.remove("versions"));
-    screen::object(&rest)?;
-    match versions {
-        Some(Value::Array(versions)) if !versions.is_empty() => {
-            screen::line("")?;
-            screen::list(versions, Output::Table, VERSIONS, "")
-        }
-        _ => Ok(()),
     }
 }

@@ -61,14 +61,8 @@ impl Preview {
     /// Does it.
     pub async fn run(self, client: &Client) -> Result<()> {
         let path = ["v1", "plugins", &self.name];
-        let version = match self.version {
-            Some(version) => json!(version),
-            None => {
-                let plugin = client.get(&path, &[]).await?;
-                let newest = plugin.pointer("/versions/0/version").cloned();
-                newest.ok_or_else(|| Error::failed(format!("plugin {} has no version", self.name)))?
-            }
-        };
+        let plugin = client.get(&path, &[]).await?;
+        let version = self.version(&plugin)?;
         let mut body = json!({ "version": version, "last": self.last });
         for (field, value) in [
             ("against", self.against.map(Value::from)),
@@ -88,6 +82,28 @@ impl Preview {
             failures if failures > 0 && self.strict => Err(Error::failed(format!("{failures} runs fail anew"))),
             _ => Ok(()),
         }
+    }
+
+    /// The version to try. With itself none is compared: that would say that all is the same.
+    fn version(&self, plugin: &Value) -> Result<u32> {
+        let of = |version: &Value| version.as_u64().and_then(|number| u32::try_from(number).ok());
+        let newest = items(plugin, "/versions").first().and_then(|version| of(&version["version"]));
+        let version = self.version.or(newest);
+        let version = version.ok_or_else(|| Error::failed(format!("plugin {} has no version", self.name)))?;
+        if self.against.or_else(|| of(&plugin["active"])) != Some(version) {
+            return Ok(version);
+        }
+        let usable = |other: &&Value| !matches!(at(other, "/state").as_str(), "active" | "retired");
+        let other =
+            items(plugin, "/versions").iter().filter(|other| of(&other["version"]) != Some(version)).find(usable);
+        let hint = match other {
+            Some(other) => {
+                format!("name another version: bulkhead plugin preview {} {}", self.name, at(other, "/version"))
+            }
+            None => "push the version to try first: bulkhead plugin push".to_owned(),
+        };
+        let what = if self.against.is_some() { "what it is to be compared with" } else { "the active one" };
+        Err(Error::hinted(format!("version {version} of {} is {what}: all would be the same", self.name), hint))
     }
 }
 
@@ -185,7 +201,44 @@ fn change(before: u64, after: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        preview: Preview,
+    }
+
+    fn chosen(words: &str, plugin: &Value) -> std::result::Result<u32, String> {
+        let words = ["preview", "p"].into_iter().chain(words.split_whitespace());
+        let preview = Cli::try_parse_from(words).expect("because the flags are right").preview;
+        preview.version(plugin).map_err(|error| error.render(Paint::plain()))
+    }
+
+    #[test]
+    fn no_version_is_compared_with_itself() {
+        let plugin = |active: Value| {
+            let version = |number: u32, state: &str| json!({"version": number, "state": state});
+            json!({"active": active, "versions": [version(3, "active"), version(2, "retired"), version(1, "ready")]})
+        };
+        let active = plugin(json!(3));
+        for (words, version) in [("1", 1), ("3 --against 1", 3), ("2", 2)] {
+            assert_eq!(chosen(words, &active), Ok(version), "{words}");
+        }
+        for words in ["", "3"] {
+            let said = chosen(words, &active).expect_err("because it is the active one");
+            let expected = "error: version 3 of p is the active one: all would be the same\n  \
+                            hint: name another version: bulkhead plugin preview p 1\n";
+            assert_eq!(said, expected);
+        }
+        let said = chosen("1 --against 1", &active).expect_err("because it is the same");
+        assert!(said.contains("is what it is to be compared with"), "{said}");
+        let alone = json!({"active": 3, "versions": [{"version": 3, "state": "active"}]});
+        assert!(chosen("", &alone).expect_err("because there is no other").contains("bulkhead plugin push"));
+        assert_eq!(chosen("", &plugin(Value::Null)), Ok(3), "without an active one there is nothing to compare with");
+    }
 
     #[test]
     fn a_report_reads_worst_first() {

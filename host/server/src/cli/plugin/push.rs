@@ -17,6 +17,7 @@ use crate::cli::error::Error;
 use crate::cli::error::Result;
 use crate::cli::input;
 use crate::cli::paint::clean;
+use crate::cli::plugin::local;
 use crate::cli::plugin::subscribe;
 use crate::cli::plugin::words;
 use crate::cli::screen;
@@ -26,6 +27,7 @@ use crate::cli::value;
 use crate::cli::value::at;
 use crate::manifest::Manifest;
 use crate::needs;
+use crate::toml_text;
 
 /// How long an upload takes before something is said about it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -64,11 +66,11 @@ pub struct Component {
     pub wasm: Vec<u8>,
     /// Whether it is JavaScript.
     pub is_source: bool,
-    /// The manifest; without one the plugin gets no grants.
-    pub manifest: Option<String>,
+    /// The manifest, and where it was read from; without one the plugin gets no grants.
+    pub manifest: Option<(PathBuf, String)>,
     /// The signature beside it.
     pub signature: Option<String>,
-    /// Where it was read from.
+    /// Where the component was read from.
     pub file: PathBuf,
 }
 
@@ -79,7 +81,8 @@ impl Push {
         if let Some(file) = &self.signature {
             component.signature = Some(input::text(file).await?);
         }
-        let answer = patiently(PATIENCE, upload(client, &component, self.activate)).await?;
+        let uploaded = patiently(PATIENCE, upload(client, &component, self.activate)).await;
+        let answer = uploaded.map_err(|error| self.signing(error))?;
         let active = at(&answer, "/state") == "active";
         // It is stored, but not what was asked for: a script has to see that.
         let outcome = if self.activate && !active { Err(Error::Told) } else { Ok(()) };
@@ -108,16 +111,34 @@ impl Push {
         outcome
     }
 
+    /// A refusal for the signature names the command that makes a good one of what was pushed.
+    fn signing(&self, error: Error) -> Error {
+        let Error::Refused(mut problem) = error else { return error };
+        if matches!(problem.code(), "signature-missing" | "signature-invalid") {
+            let mut command = format!("bulkhead plugin sign {} --with FILE", self.path.display());
+            if let Some(manifest) = &self.manifest {
+                command += &format!(" --manifest {}", manifest.display());
+            }
+            if let Some(name) = &self.name {
+                command += &format!(" --name {name}");
+            }
+            problem.hint = Some(format!("sign it with a key that the host trusts, and push it again: {command}"));
+        }
+        Error::Refused(problem)
+    }
+
     /// The rules that the manifest asks for: made if that is wanted, else mentioned.
     async fn rules(&self, client: &Client, component: &Component) -> Result<()> {
-        // The host has taken the manifest: it reads.
-        let manifest = component.manifest.as_deref().and_then(|text| Manifest::parse(text).ok());
-        let Some(manifest) = manifest.filter(|manifest| !manifest.subscribe.is_empty()) else {
+        let Some(manifest) = component.read_manifest().filter(|manifest| !manifest.subscribe.is_empty()) else {
             let none = "no rules are made: its manifest has no [[subscribe]]";
             return if self.with_rules { screen::note(none) } else { Ok(()) };
         };
         if self.with_rules {
             return subscribe::make_rules(client, &manifest, &component.name).await;
+        }
+        // A key that may not read rules is told what a new plugin is told.
+        if subscribe::missing(client, &manifest, &component.name).await.is_ok_and(|missing| missing.is_empty()) {
+            return screen::note("its manifest names events: the rules are there already");
         }
         screen::note("its manifest names events: --with-rules makes the rules that bring them to it")
     }
@@ -158,12 +179,10 @@ async fn patiently<T>(patience: Duration, work: impl Future<Output = T>) -> T {
 
 /// What the host found that it does, in plain words.
 fn abilities(answer: &Value, component: &Component) -> Vec<String> {
-    // The host has taken the manifest: it reads.
-    let manifest = component.manifest.as_deref().and_then(|text| Manifest::parse(text).ok());
     let exports = texts(answer, "/exports");
     let has = |name: &str| exports.iter().any(|export| export == name);
     let exports = Exports { handler: has("handler"), transformer: has("transformer") };
-    let manifest = manifest.unwrap_or_else(|| Manifest::bare(&component.name));
+    let manifest = component.read_manifest().unwrap_or_else(|| Manifest::bare(&component.name));
     needs::abilities(&manifest, exports, &texts(answer, "/imports"))
 }
 
@@ -225,8 +244,17 @@ impl Component {
         let is_source = is_source(&wasm);
         let signature = wasm.with_extension("sig");
         let signature = if signature.is_file() { Some(input::text(&signature).await?) } else { None };
-        let manifest = manifest.map(|(_, text)| text);
         Ok(Self { name, wasm: input::bytes(&wasm).await?, is_source, manifest, signature, file: wasm })
+    }
+
+    /// The manifest of a component that the host has taken: it reads.
+    fn read_manifest(&self) -> Option<Manifest> {
+        let (_, text) = self.manifest.as_ref()?;
+        Manifest::parse(text).ok()
+    }
+
+    fn manifest_text(&self) -> Option<&str> {
+        self.manifest.as_ref().map(|(_, text)| text.as_str())
     }
 }
 
@@ -244,8 +272,7 @@ fn is_source(file: &Path) -> bool {
 
 /// One text of a manifest. The rest is the host's to check.
 fn field(text: &str, path: &Path, table: &str, name: &str) -> Result<Option<String>> {
-    let manifest: toml::Table =
-        toml::from_str(text).map_err(|cause| Error::failed(format!("{} is no TOML: {cause}", path.display())))?;
+    let manifest: toml::Table = local::parsed(path, toml_text::read(text).map_err(|fault| vec![fault]))?;
     let value = manifest.get(table).and_then(|table| table.get(name)).and_then(toml::Value::as_str);
     Ok(value.map(str::to_owned))
 }
@@ -257,28 +284,29 @@ pub async fn upload(client: &Client, component: &Component, activate: bool) -> R
         let Ok(source) = std::str::from_utf8(&component.wasm) else {
             return Err(Error::failed("the source is not UTF-8 text".to_owned()));
         };
-        let mut body = serde_json::json!({ "source": source, "manifest": component.manifest });
+        let mut body = serde_json::json!({ "source": source, "manifest": component.manifest_text() });
         if let Some(signature) = &component.signature {
             body["signature"] = signature.as_str().into();
         }
         let request = client.request(Method::POST, &["v1", "plugins", &component.name, "source"], query)?;
-        return client.call(request.json(&body)).await.map_err(|error| placed(error, &component.file));
+        return client.call(request.json(&body)).await.map_err(|error| placed(error, component));
     }
     let request = client.request(Method::PUT, &["v1", "plugins", &component.name], query)?;
     let boundary = format!("bulkhead-{}", uuid::Uuid::new_v4().simple());
-    let body = multipart(&boundary, &component.wasm, component.manifest.as_deref(), component.signature.as_deref());
-    client.call(request.header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}")).body(body)).await
+    let body = multipart(&boundary, &component.wasm, component.manifest_text(), component.signature.as_deref());
+    let request = request.header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}")).body(body);
+    client.call(request).await.map_err(|error| placed(error, component))
 }
 
-/// A mistake in a source has its place in the file that was sent.
-fn placed(error: Error, file: &Path) -> Error {
-    match error {
-        Error::Refused(mut problem) if problem.code() == "plugin-refused" => {
-            problem.file = Some(file.display().to_string());
-            Error::Refused(problem)
-        }
-        other => other,
-    }
+/// A mistake in the manifest or in a source has its place in the file that was sent.
+fn placed(error: Error, component: &Component) -> Error {
+    let Error::Refused(mut problem) = error else { return error };
+    problem.file = match (problem.code(), &component.manifest) {
+        ("manifest-invalid", Some((file, _))) => Some(local::shown(file)),
+        ("plugin-refused", _) if component.is_source => Some(component.file.display().to_string()),
+        _ => None,
+    };
+    Error::Refused(problem)
 }
 
 fn multipart(boundary: &str, wasm: &[u8], manifest: Option<&str>, signature: Option<&str>) -> Vec<u8> {
@@ -304,6 +332,7 @@ fn multipart(boundary: &str, wasm: &[u8], manifest: Option<&str>, signature: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::paint::Paint;
 
     #[tokio::test]
     async fn a_component_is_found_with_its_manifest() {
@@ -347,7 +376,7 @@ mod tests {
         write("tenth.toml", "[plugin]\nname = \"every-tenth\"\n");
         let with = Component::read(&source, None, None).await.expect("because it is there");
         assert_eq!(with.name, "every-tenth");
-        assert!(with.manifest.is_some_and(|text| !text.contains("token")));
+        assert!(with.manifest.is_some_and(|(_, text)| !text.contains("token")));
     }
 
     #[test]
@@ -369,10 +398,55 @@ mod tests {
             "detail": "unexpected token", "errors": [{"line": 2, "column": 15, "message": "unexpected token"}],
         });
         let problem = serde_json::from_value(body).expect("because it is a problem document");
-        let error = placed(Error::Refused(Box::new(problem)), Path::new("greet.js"));
-        let shown = error.render(crate::cli::paint::Paint::plain());
+        let error = placed(Error::Refused(Box::new(problem)), &sent("greet.js"));
+        let shown = error.render(Paint::plain());
         assert_eq!(shown, "error: unexpected token [plugin-refused]\n  --> greet.js:2:15\n");
         assert_eq!(error.to_string(), "the host refused: unexpected token");
+    }
+
+    fn sent(file: &str) -> Component {
+        let file = PathBuf::from(file);
+        Component {
+            name: "greet".to_owned(),
+            wasm: Vec::new(),
+            is_source: is_source(&file),
+            manifest: Some((PathBuf::from("./plugins/plugin.toml"), String::new())),
+            signature: None,
+            file,
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_manifest_is_shown_at_its_place_in_the_file() {
+        let body = serde_json::json!({
+            "type": "/docs/errors/manifest-invalid", "status": 422, "code": "manifest-invalid", "detail": "it is wrong",
+            "errors": [{"line": 3, "column": 1, "path": "grants", "message": "so not", "excerpt": "3 | [x]\n  | ^"}],
+        });
+        let problem = serde_json::from_value(body).expect("because it is a problem document");
+        let shown = placed(Error::Refused(Box::new(problem)), &sent("greet.wasm")).render(Paint::plain());
+        assert!(shown.contains("\n  --> plugins/plugin.toml:3:1  grants\n      3 | [x]\n"), "{shown}");
+        let fault = field("[plugin]\nname =", Path::new("./p.toml"), "plugin", "name");
+        let shown = fault.expect_err("because that is no TOML").render(Paint::plain());
+        assert!(shown.contains("\n  --> p.toml:2:") && shown.contains("\n      2 | name ="), "{shown}");
+    }
+
+    #[test]
+    fn who_lacks_a_signature_is_told_the_command() {
+        #[derive(Debug, clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            push: Push,
+        }
+        let words = ["push", "plugins/fraud", "--name", "fraud-score"];
+        let push = <Cli as clap::Parser>::try_parse_from(words).expect("because the flags are right").push;
+        let refused = |code: &str| {
+            let body = serde_json::json!({"status": 422, "code": code, "title": "No", "hint": "sign PATH"});
+            let problem = serde_json::from_value(body).expect("because it is a problem document");
+            push.signing(Error::Refused(Box::new(problem))).render(Paint::plain())
+        };
+        let command = "bulkhead plugin sign plugins/fraud --with FILE --name fraud-score";
+        assert!(refused("signature-missing").contains(command), "{}", refused("signature-missing"));
+        assert!(refused("conflict").contains("hint: sign PATH"));
     }
 
     #[tokio::test]

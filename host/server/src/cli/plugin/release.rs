@@ -1,4 +1,4 @@
-//! Which version runs: history, consent, the way back, candidates.
+//! Which version runs: consent, the way back, candidates.
 
 use clap::Args;
 use clap::Subcommand;
@@ -7,42 +7,16 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::cli::client::Client;
+use crate::cli::error::Error;
 use crate::cli::error::Result;
 use crate::cli::paint::clean;
+use crate::cli::plugin::candidate;
+use crate::cli::plugin::words;
 use crate::cli::screen;
-use crate::cli::screen::Cell;
-use crate::cli::screen::Column;
 use crate::cli::screen::Format;
-use crate::cli::screen::Listing;
 use crate::cli::screen::Output;
 use crate::cli::value;
 use crate::cli::value::at;
-
-const ENTRIES: &[Column] = &[
-    ("AT", "/at", Cell::Time),
-    ("WHAT", "/action", Cell::State),
-    ("VERSION", "/version", Cell::Count),
-    ("BY", "/author", Cell::Text),
-    ("MORE", "/detail/reason|/detail/from", Cell::Text),
-];
-
-/// What was done to its versions, by whom and when; newest first
-#[derive(Debug, Args)]
-pub struct History {
-    /// Its name
-    name: String,
-    #[command(flatten)]
-    listing: Listing,
-}
-
-impl History {
-    /// Does it.
-    pub async fn run(self, client: &Client) -> Result<()> {
-        let path = ["v1", "plugins", &self.name, "history"];
-        let items = client.list(&path, &[], self.listing.limit).await?;
-        screen::list(items, self.listing.output, ENTRIES, "nothing was done to its versions yet")
-    }
-}
 
 /// Go back to the version that was active before, or to one that is named
 #[derive(Debug, Args)]
@@ -57,7 +31,7 @@ impl Rollback {
     /// Does it.
     pub async fn run(self, client: &Client) -> Result<()> {
         let body = self.version.map_or_else(|| json!({}), |version| json!({ "version": version }));
-        let answer = client.post(&["v1", "plugins", &self.name, "rollback"], &body).await?;
+        let answer = decided(client, &self.name, "rollback", self.version, &body).await?;
         screen::line(&format!("plugin {}: version {} is active again", self.name, at(&answer, "/active")))
     }
 }
@@ -86,7 +60,7 @@ impl Approve {
         };
         let none = Value::Null;
         let before = active.get("grants").unwrap_or(&none);
-        let added = added(before, version.get("grants").unwrap_or(&none));
+        let added = words::allowed(before, version.get("grants").unwrap_or(&none));
         screen::line(&format!("plugin {}, version {}, uploaded by {}", self.name, number, at(&version, "/author")))?;
         if added.is_empty() {
             screen::line("  asks for nothing that the active version does not have")?;
@@ -100,33 +74,12 @@ impl Approve {
         let path = ["v1", "plugins", &self.name, "versions", &number, "approve"];
         let approved = client.post(&path, &json!({})).await?;
         screen::line(&format!("approved by {} at {}", at(&approved, "/approval/by"), at(&approved, "/approval/at")))?;
-        screen::note(&format!("next: bulkhead plugin activate {} {number}", self.name))
-    }
-}
-
-/// What the grants of a version add to those of another, as sentences.
-fn added(before: &Value, after: &Value) -> Vec<String> {
-    let sentence = |kind: &str, entry: &str| match kind {
-        "emit" => format!("emit events of type {entry}"),
-        "deliver" if entry == "*" => "deliver to every sink of the tenant".to_owned(),
-        "deliver" => format!("deliver to the sink {entry}"),
-        "http" => format!("send requests to {entry}"),
-        "secrets" => format!("read the secret {entry}"),
-        other => format!("{other} {entry}"),
-    };
-    let mut found = Vec::new();
-    for (kind, entries) in after.as_object().into_iter().flatten() {
-        let had = |entry: &Value| value::items(before, &format!("/{kind}")).contains(entry);
-        match entries {
-            Value::Array(entries) => {
-                let new = entries.iter().filter(|entry| !had(entry));
-                found.extend(new.map(|entry| sentence(kind, &value::text(entry))));
-            }
-            Value::Bool(true) if before.get(kind) != Some(&Value::Bool(true)) => found.push("set timers".to_owned()),
-            _ => {}
+        // The host says what is missing still, if anything is.
+        match approved.get("hint").and_then(Value::as_str) {
+            Some(hint) => screen::note(&clean(hint)),
+            None => screen::note(&format!("next: bulkhead plugin activate {} {number}", self.name)),
         }
     }
-    found
 }
 
 /// Let a version handle a part of the events, for real
@@ -202,7 +155,7 @@ impl Canary {
                     ("min_runs", min_runs.map(Value::from)),
                 ];
                 body.extend(limits.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-                client.post(&["v1", "plugins", &name, "canary"], &Value::Object(body)).await?;
+                decided(client, &name, "canary", Some(version), &Value::Object(body)).await?;
                 screen::line(&format!("plugin {name}: version {version} gets {percent} % of the keys"))?;
                 screen::note(&format!("next: bulkhead plugin canary show {name}"))
             }
@@ -212,7 +165,7 @@ impl Canary {
             }
             CanaryAction::Stop { name } => {
                 let ended = client.delete(&["v1", "plugins", &name, "canary"]).await?;
-                figures(&ended)?;
+                candidate::sides(&ended, &Value::Null)?;
                 screen::line(&format!("plugin {name}: version {} gets no events any more", at(&ended, "/version")))
             }
             CanaryAction::Show { name, format } => show(client, &name, "canary", format.output).await,
@@ -259,13 +212,13 @@ impl Shadow {
         match self.action {
             ShadowAction::Start { name, version, percent } => {
                 let body = json!({ "version": version, "percent": percent });
-                client.post(&["v1", "plugins", &name, "shadow"], &body).await?;
+                decided(client, &name, "shadow", Some(version), &body).await?;
                 screen::line(&format!("plugin {name}: version {version} runs beside the active one"))?;
                 screen::note(&format!("next: bulkhead plugin shadow show {name}"))
             }
             ShadowAction::Stop { name } => {
                 let ended = client.delete(&["v1", "plugins", &name, "shadow"]).await?;
-                figures(&ended)?;
+                candidate::sides(&ended, &Value::Null)?;
                 screen::line(&format!("plugin {name}: version {} does not run any more", at(&ended, "/version")))
             }
             ShadowAction::Show { name, format } => show(client, &name, "shadow", format.output).await,
@@ -273,48 +226,65 @@ impl Shadow {
     }
 }
 
+/// Makes a version the active one.
+pub async fn activate(client: &Client, name: &str, version: u32) -> Result<()> {
+    decided(client, name, "activate", Some(version), &json!({ "version": version })).await?;
+    screen::line(&format!("plugin {name}: version {version} is active"))
+}
+
+/// Asks for something to be done with a version; where that is retired, the refusal says which.
+async fn decided(client: &Client, name: &str, action: &str, version: Option<u32>, body: &Value) -> Result<Value> {
+    let mut problem = match (client.post(&["v1", "plugins", name, action], body).await, version) {
+        (Err(Error::Refused(problem)), Some(_)) if problem.status == 409 && problem.hint.is_none() => problem,
+        (answer, _) => return answer,
+    };
+    let version = version.unwrap_or_default().to_string();
+    let known = client.get(&["v1", "plugins", name, "versions", &version], &[]).await;
+    if known.is_ok_and(|known| at(&known, "/state") == "retired") {
+        let hint = format!("version {version} is retired for good; bulkhead plugin show {name} lists the others");
+        problem.hint = Some(hint);
+    }
+    Err(Error::Refused(problem))
+}
+
 async fn show(client: &Client, name: &str, kind: &str, output: Output) -> Result<()> {
     let plugin = client.get(&["v1", "plugins", name], &[]).await?;
     match value::items(&plugin, "/candidates").iter().find(|candidate| at(candidate, "/kind") == kind) {
         Some(candidate) if output == Output::Json => screen::json(candidate),
-        Some(candidate) => figures(candidate),
+        Some(candidate) => candidate::print(name, &plugin["active"], candidate),
         None => {
             screen::note(&format!("plugin {name} has no {kind}; bulkhead plugin history {name} says what became of it"))
         }
     }
 }
 
-fn figures(candidate: &Value) -> Result<()> {
-    for (what, place) in [("active", "/active"), ("candidate", "/candidate")] {
-        let of = |name: &str| at(candidate, &format!("{place}/{name}"));
-        let (runs, failed, fuel, micros) = (of("runs"), of("failed"), of("fuel"), of("typical_micros"));
-        screen::line(&format!(
-            "  {what:9}  {runs} runs, {failed} failed, {fuel} fuel and typically {micros} µs a run"
-        ))?;
-    }
-    if candidate.get("compared").is_some() {
-        let of = |name: &str| at(candidate, &format!("/compared/{name}"));
-        let (same, changed, failure, skipped) = (of("same"), of("changed"), of("new_failure"), of("skipped"));
-        screen::line(&format!(
-            "  compared   {same} same, {changed} changed, {failure} new failures, {skipped} left out"
-        ))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use axum::Json;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use axum::routing::post;
 
-    #[test]
-    fn what_is_added_reads_as_sentences() {
-        let before = json!({"emit": ["a.*"], "secrets": ["token"]});
-        let after = json!({"emit": ["a.*", "b"], "secrets": ["token", "key"], "schedule": true, "http": ["x.example"]});
-        let mut found = added(&before, &after);
-        found.sort();
-        let expected = ["emit events of type b", "read the secret key", "send requests to x.example", "set timers"];
-        assert_eq!(found, expected);
-        assert!(added(&after, &before).is_empty());
-        assert_eq!(added(&Value::Null, &json!({"deliver": ["*"]})), ["deliver to every sink of the tenant"]);
+    use super::*;
+    use crate::cli::client;
+    use crate::cli::paint::Paint;
+
+    #[tokio::test]
+    async fn a_version_that_is_retired_is_named() {
+        let refused = async || (StatusCode::CONFLICT, Json(json!({"title": "Conflict", "detail": "so not"})));
+        let version = |state: &'static str| get(async move || Json(json!({"state": state})));
+        let routes = Router::new()
+            .route("/v1/plugins/p/activate", post(refused))
+            .route("/v1/plugins/p/versions/2", version("retired"))
+            .route("/v1/plugins/p/versions/3", version("ready"));
+        let client = client::of(routes).await;
+        let said = async |version| {
+            let error = activate(&client, "p", version).await.expect_err("because it is refused");
+            error.render(Paint::plain())
+        };
+        let retired = said(2).await;
+        assert!(retired.contains("hint: version 2 is retired for good; bulkhead plugin show p"), "{retired}");
+        assert!(!said(3).await.contains("hint"), "it is refused for something else");
     }
 }

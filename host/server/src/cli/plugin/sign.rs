@@ -1,5 +1,7 @@
 //! `bulkhead plugin keygen` and `sign`: a key that vouches, and its signature beside a component.
 
+use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
 use bulkhead_sandbox::Inspection;
@@ -26,11 +28,23 @@ pub struct Keygen {
 impl Keygen {
     /// Does it.
     pub fn run(self) -> Result<()> {
-        let secret = Secret::create(&self.file).map_err(|error| Error::chain(&error))?;
+        let secret = create(&self.file)?;
         screen::line(&secret.public().to_string())?;
         screen::note("that is the public key: a host trusts it by [signatures] trusted in its configuration")?;
         screen::note(&format!("{} is the secret one: whoever has it can sign in its name", self.file.display()))
     }
+}
+
+/// Makes a key. One that is lost cannot be made again, so none is replaced.
+fn create(file: &Path) -> Result<Secret> {
+    Secret::create(file).map_err(|error| {
+        if error.downcast_ref::<io::Error>().is_none_or(|cause| cause.kind() != io::ErrorKind::AlreadyExists) {
+            return Error::chain(&error);
+        }
+        let file = file.display();
+        let hint = format!("name another file, or sign with the one there is: bulkhead plugin sign . --with {file}");
+        Error::hinted(format!("{file} is there already, and a key is never replaced"), hint)
+    })
 }
 
 /// What is signed.
@@ -55,9 +69,7 @@ impl Sign {
         let secret = Secret::load(&self.with).map_err(|error| Error::chain(&error))?;
         let component = Component::read(&self.path, self.manifest.as_deref(), self.name.as_deref()).await?;
         let manifest = match &component.manifest {
-            Some(text) => Manifest::parse(text).map_err(|faults| {
-                local::wrong(local::MANIFEST.as_ref(), "the manifest is wrong", "manifest-invalid", faults)
-            })?,
+            Some((file, text)) => local::parsed(file, Manifest::parse(text))?,
             None => Manifest::bare(&component.name),
         };
         let (name, file) = (component.name.clone(), component.file.with_extension("sig"));
@@ -83,4 +95,21 @@ async fn inspect(component: Component) -> Result<Inspection> {
     let made = made.map_err(|_| Error::failed("the check of the source broke off"))?;
     let wasm = made.map_err(|unfit| Error::chain(&unfit.into()))?;
     Ok(bench.load(wasm.to_vec()).await?.inspection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_there_stays_and_the_hint_says_what_to_do() {
+        let folder = tempfile::tempdir().expect("because a temporary folder can be made");
+        let file = folder.path().join("release.key");
+        create(&file).map(drop).expect("because there is none yet");
+        let key = std::fs::read(&file).expect("because it was made");
+        let error = create(&file).map(drop).expect_err("because there is one");
+        let shown = error.render(crate::cli::paint::Paint::plain());
+        assert!(shown.contains("is there already") && shown.contains("hint: name another file"), "{shown}");
+        assert_eq!(std::fs::read(&file).expect("because it is there"), key);
+    }
 }

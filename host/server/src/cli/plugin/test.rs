@@ -11,6 +11,7 @@ use crate::cli::error::Error;
 use crate::cli::error::Result;
 use crate::cli::input;
 use crate::cli::paint::Paint;
+use crate::cli::paint::clean;
 use crate::cli::plugin::local;
 use crate::cli::plugin::local::Bench;
 use crate::cli::plugin::local::Loaded;
@@ -18,6 +19,7 @@ use crate::cli::plugin::local::Project;
 use crate::cli::plugin::report;
 use crate::cli::plugin::report::Case;
 use crate::cli::plugin::report::Verdict;
+use crate::cli::plugin::sources::Sources;
 use crate::cli::screen;
 use crate::cli::screen::Format;
 use crate::cli::screen::Output;
@@ -77,6 +79,9 @@ impl Test {
         }
         let bench = Bench::open()?;
         let loaded = bench.load(project.component().await?).await?;
+        if let Some(warning) = outdated(&project)? {
+            screen::note(&format!("{} {}", Paint::stderr().yellow("warning:"), clean(&warning)))?;
+        }
         let outcome = all(&project.manifest, &bench, &loaded, &files, self.update).await?;
         if let Some(junit) = &self.junit {
             report::junit(&project.manifest.plugin.name, &outcome.cases, junit)?;
@@ -87,6 +92,18 @@ impl Test {
         }
         if outcome.failed() == 0 { Ok(()) } else { Err(Error::Told) }
     }
+}
+
+/// What to say of a component that was built before its sources were changed.
+fn outdated(project: &Project) -> Result<Option<String>> {
+    let artifact = project.artifact()?;
+    // Where no times are kept, nothing can be said.
+    let Ok(built) = artifact.metadata().and_then(|about| about.modified()) else { return Ok(None) };
+    let newer = Sources::of(project)?.newer(built);
+    Ok(newer.map(|source| {
+        let (source, artifact, build) = (source.display(), artifact.display(), project.command("build"));
+        format!("{source} is newer than {artifact}, so an older build is tested: run `{build}`")
+    }))
 }
 
 /// The fixtures of a plugin, by name.
@@ -204,5 +221,35 @@ impl Outcome {
         let failed = self.failed();
         let cases: Vec<Value> = self.cases.iter().map(Case::json).collect();
         json!({"plugin": plugin, "cases": cases, "passed": self.cases.len() - failed, "failed": failed})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::manifest::Build;
+
+    #[test]
+    fn an_older_component_is_told_by_the_newer_source() {
+        let folder = tempfile::tempdir().expect("because a temporary folder can be made");
+        let write = |name: &str, time: SystemTime| {
+            let file = std::fs::File::create(folder.path().join(name)).expect("because the folder is there");
+            file.set_modified(time).expect("because the file is ours");
+        };
+        let build = Build { artifact: Some("p.wasm".to_owned()), ..Build::default() };
+        let project = Project { folder: folder.path().to_path_buf(), manifest: Manifest::bare("p"), build };
+        let told = || outdated(&project).expect("because the folder is there");
+        let now = SystemTime::now();
+        write("lib.rs", now);
+        assert_eq!(told(), None, "there is no component");
+        write("p.wasm", now);
+        assert_eq!(told(), None, "a file of the same time is no newer one");
+        write("p.wasm", now - Duration::from_secs(1));
+        let warning = told().expect("because the source is newer");
+        let build = format!("run `bulkhead plugin build {}`", folder.path().display());
+        assert!(warning.starts_with("lib.rs is newer than ") && warning.ends_with(&build), "{warning}");
     }
 }

@@ -36,6 +36,9 @@ use crate::cli::plugin::local::Project;
 use crate::cli::plugin::push::Component;
 use crate::cli::plugin::push::upload;
 use crate::cli::plugin::run;
+use crate::cli::plugin::sources::Part;
+use crate::cli::plugin::sources::Sources;
+use crate::cli::plugin::sources::real;
 use crate::cli::plugin::test;
 use crate::cli::screen;
 use crate::cli::stop::stopped;
@@ -47,8 +50,6 @@ use crate::fixture::Fixture;
 
 /// How long changes are gathered: an editor writes a file in several steps.
 const GATHER: Duration = Duration::from_millis(100);
-/// What is watched where the manifest names nothing.
-const USUAL: [&str; 6] = ["src/**", "*.rs", "*.py", "*.ts", "*.js", "*.mjs"];
 
 const EXAMPLES: &str = "Examples:
   bulkhead plugin watch
@@ -177,36 +178,21 @@ impl Watch {
     }
 
     fn watch(&self, project: &Project, sender: mpsc::UnboundedSender<Change>) -> Result<Watching> {
-        let root = real(&project.folder)?;
-        let patterns = globs(&project.build.watch);
-        let artifact = project.build.artifact.as_ref().map(|artifact| root.join(artifact));
+        let sources = Sources::of(project)?;
         let event = self.event.as_ref().and_then(|file| real(file).ok());
-        // A pattern that begins with a star reaches every folder, if it reaches any.
-        let is_deep =
-            |pattern: &glob::Pattern| pattern.as_str().contains('/') && base(pattern.as_str()) == Path::new("");
-        let mode = if patterns.iter().any(is_deep) { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-        let mut bases = vec![(root.clone(), mode), (root.join(test::FOLDER), RecursiveMode::NonRecursive)];
-        bases.extend(event.as_deref().and_then(Path::parent).map(|it| (it.to_path_buf(), RecursiveMode::NonRecursive)));
-        let folders = patterns.iter().map(|pattern| base(pattern.as_str()));
-        let named = folders.filter(|folder| folder != Path::new(""));
-        bases.extend(named.map(|folder| (root.join(folder), RecursiveMode::Recursive)));
+        let mut folders = sources.folders();
+        let beside = event.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+        folders.extend(beside.map(|folder| (folder, RecursiveMode::NonRecursive)));
         let judge = move |path: &Path| {
             if Some(path) == event.as_deref() {
                 return Some(Change::Case);
             }
-            if Some(path) == artifact.as_deref() {
-                return None;
+            match sources.part(path)? {
+                Part::Fixture => Some(Change::Case),
+                Part::Source => Some(Change::Source),
             }
-            let place = path.strip_prefix(&root).ok()?;
-            let is_fixture = place.parent() == Some(Path::new(test::FOLDER))
-                && place.extension().is_some_and(|ending| ending == "json");
-            if is_fixture {
-                return Some(Change::Case);
-            }
-            let is_source = place == Path::new(MANIFEST) || patterns.iter().any(|pattern| pattern.matches_path(place));
-            is_source.then_some(Change::Source)
         };
-        watching(&bases, sender, judge)
+        watching(&folders, sender, judge)
     }
 }
 
@@ -222,7 +208,7 @@ fn watch_manifest(folder: &Path, sender: mpsc::UnboundedSender<Change>) -> Resul
 type Watching = Debouncer<notify::RecommendedWatcher, NoCache>;
 
 fn watching(
-    bases: &[(PathBuf, RecursiveMode)],
+    folders: &[(PathBuf, RecursiveMode)],
     sender: mpsc::UnboundedSender<Change>,
     judge: impl Fn(&Path) -> Option<Change> + Send + 'static,
 ) -> Result<Watching> {
@@ -238,8 +224,8 @@ fn watching(
     let config = notify::Config::default();
     let mut debouncer =
         notify_debouncer_full::new_debouncer_opt(GATHER, None, handle, NoCache::new(), config).map_err(failed)?;
-    for (base, mode) in bases.iter().filter(|(base, _)| base.is_dir()) {
-        debouncer.watch(base, *mode).map_err(failed)?;
+    for (folder, mode) in folders.iter().filter(|(folder, _)| folder.is_dir()) {
+        debouncer.watch(folder, *mode).map_err(failed)?;
     }
     Ok(debouncer)
 }
@@ -247,23 +233,6 @@ fn watching(
 /// A build reads its sources: that is no change.
 fn is_change(event: &DebouncedEvent) -> bool {
     !matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)))
-}
-
-fn globs(named: &[String]) -> Vec<glob::Pattern> {
-    let usual = USUAL.map(str::to_owned);
-    let named = if named.is_empty() { &usual[..] } else { named };
-    named.iter().filter_map(|pattern| glob::Pattern::new(pattern).ok()).collect()
-}
-
-/// The folder of a glob in which all that it matches lies.
-fn base(pattern: &str) -> PathBuf {
-    let parts: Vec<&str> = pattern.split('/').collect();
-    let fixed = parts.iter().take(parts.len() - 1).take_while(|part| !part.contains(['*', '?', '[']));
-    fixed.collect()
-}
-
-fn real(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(|cause| Error::file(path, "found", &cause))
 }
 
 /// Lines of a person at the terminal; never any where there is none.
@@ -301,31 +270,4 @@ fn told(outcome: Result<()>) -> Result<()> {
         }
     }
     screen::note(&paint.dim("waiting for a change (Enter: again, Ctrl-C: end)"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_folders_of_globs_are_watched() {
-        for (pattern, folder) in [
-            ("src/**", "src"),
-            ("src/a/*.rs", "src/a"),
-            ("Cargo.toml", ""),
-            ("*.py", ""),
-            ("a/b[12]/c", "a"),
-            ("**", ""),
-        ] {
-            assert_eq!(base(pattern), Path::new(folder), "{pattern}");
-        }
-    }
-
-    #[test]
-    fn a_glob_takes_what_lies_below() {
-        let patterns = globs(&["src/**".to_owned(), "Cargo.toml".to_owned()]);
-        let matches = |path: &str| patterns.iter().any(|pattern| pattern.matches_path(Path::new(path)));
-        assert!(matches("src/lib.rs") && matches("src/a/b.rs") && matches("Cargo.toml"));
-        assert!(!matches("target/release/x") && !matches("README.md"));
-    }
 }
