@@ -89,19 +89,18 @@ impl Delivery {
     pub async fn run(self) -> Result<()> {
         let client = self.connection.tenant()?;
         let path = ["v1", "deliveries"];
-        let (which, action, done) = match self.action {
+        let (which, action, counted, done) = match self.action {
             Action::List { sink, state, event, listing } => {
                 let all = [("sink", &sink), ("state", &state), ("event", &event)];
                 let query: Vec<_> = all.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
                 let items = client.list(&path, &query, listing.limit).await?;
                 return screen::list(items, listing.output, COLUMNS, "no deliveries");
             }
-            Action::Redeliver(which) => (which, "redeliver", "will be tried again"),
-            Action::Drop(which) => (which, "drop", "given up"),
+            Action::Redeliver(which) => (which, "redeliver", "/redelivered", "will be tried again"),
+            Action::Drop(which) => (which, "drop", "/dropped", "given up"),
         };
         let answer = client.post(&[&path[..], &[action]].concat(), &which.body()).await?;
-        let counts = ["redelivered", "dropped", "count"].map(|name| number(&answer, &format!("/{name}")));
-        match counts.into_iter().max().unwrap_or_default() {
+        match number(&answer, counted) {
             0 => Err(Error::hinted("no parked delivery was meant", "bulkhead delivery list --state parked")),
             1 => screen::line(&format!("1 delivery {done}")),
             many => screen::line(&format!("{} deliveries {done}", value::count(many))),

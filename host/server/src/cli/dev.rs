@@ -69,7 +69,9 @@ impl Dev {
             plugins_dir: self.plugins_dir.clone(),
             ..Flags::default()
         };
-        let mut config = host::load(None, host::environment(), &flags)?;
+        let environment = host::environment();
+        let read = host::file(&environment);
+        let mut config = host::load(None, environment, &flags)?;
         let operator = match &config.operator_key {
             Some(key) => key.expose_secret().to_owned(),
             None => operator_key(&kept.join("operator-key"))?,
@@ -78,7 +80,7 @@ impl Dev {
         let app = app::start(config).await.map_err(|error| Error::chain(&error))?;
         let url = host::url(app.address);
         let outcome = match set_up(&url, operator, &folder).await {
-            Ok(profile) => self.stay(&url, &profile).await,
+            Ok(profile) => self.stay(&url, &profile, read.as_deref()).await,
             Err(error) => Err(error),
         };
         app.stop().await;
@@ -87,12 +89,15 @@ impl Dev {
     }
 
     /// Says what there is, and waits for the end.
-    async fn stay(&self, url: &str, profile: &Profile) -> Result<()> {
+    async fn stay(&self, url: &str, profile: &Profile, read: Option<&Path>) -> Result<()> {
         let paint = Paint::stdout();
         screen::line(&format!("listening on {}", paint.bold(url)))?;
         screen::line(&format!("  tenant   {TENANT}"))?;
         screen::line(&format!("  key      {}", profile.key.as_deref().unwrap_or_default()))?;
         screen::line(&format!("  profile  {FOLDER}/profile.toml (commands in this folder use it)"))?;
+        if let Some(read) = read {
+            screen::line(&format!("  config   {}", read.display()))?;
+        }
         screen::line(&format!("  docs     {url}/docs"))?;
         if let Some(plugins) = &self.plugins_dir {
             screen::line(&format!("  plugins  {}/{TENANT}/*.wasm are uploaded as they change", plugins.display()))?;

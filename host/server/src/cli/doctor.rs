@@ -193,11 +193,12 @@ async fn tenant(client: &Client, findings: &mut Vec<Finding>) {
         }
     };
     findings.push(Finding::well("key", "is taken"));
-    let idle = plugins.iter().filter(|it| value::at(it, "/active").is_empty() && at(it, "/version").is_empty());
+    let idle = plugins.iter().filter(|it| at(it, "/active").is_empty());
     let idle: Vec<String> = idle.map(|it| at(it, "/name")).collect();
-    if !idle.is_empty() {
+    if let Some(first) = idle.first() {
         let said = format!("no active version: {}", idle.join(", "));
-        findings.push(Finding::new("plugins", State::Odd, said, "bulkhead plugin activate NAME VERSION"));
+        let plugin = client.get(&["v1", "plugins", first], &[("limit", "1")]).await.unwrap_or_default();
+        findings.push(Finding::new("plugins", State::Odd, said, activation(first, &plugin)));
     }
     let parked = client.list(&["v1", "parked"], &[], 1_000).await.map_or(0, |items| items.len());
     if parked > 0 {
@@ -208,5 +209,15 @@ async fn tenant(client: &Client, findings: &mut Vec<Finding>) {
     if stuck > 0 {
         let said = format!("{} deliveries wait for a person", value::count(stuck as u64));
         findings.push(Finding::new("sinks", State::Odd, said, "bulkhead delivery list --state parked"));
+    }
+}
+
+/// The command that brings a plugin nearer to an active version.
+fn activation(name: &str, plugin: &Value) -> String {
+    let (version, state) = (at(plugin, "/versions/0/version"), at(plugin, "/versions/0/state"));
+    match state.as_str() {
+        "needs-consent" => format!("bulkhead plugin approve {name} {version}"),
+        "ready" => format!("bulkhead plugin activate {name} {version}"),
+        _ => format!("bulkhead plugin show {name}"),
     }
 }

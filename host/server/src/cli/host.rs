@@ -67,6 +67,12 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The file that a configuration is read from when no flag names one; none if there is none.
+pub fn file(environment: &[(String, String)]) -> Option<PathBuf> {
+    let named = environment.iter().find(|(name, _)| name == "BULKHEAD_CONFIG").map(|(_, file)| PathBuf::from(file));
+    named.or_else(|| Some(PathBuf::from(config::FILE)).filter(|file| file.exists()))
+}
+
 /// Reads a configuration; all that is wrong with it becomes one error.
 pub fn load(file: Option<PathBuf>, environment: Vec<(String, String)>, flags: &Flags) -> Result<Config> {
     Config::load(file, environment, flags).map_err(|error| refused(&error, Paint::stderr()))
@@ -128,6 +134,13 @@ mod tests {
         ] {
             assert_eq!(url(address.parse().expect("because it is an address")), expected);
         }
+    }
+
+    #[test]
+    fn the_variable_names_the_file() {
+        let environment = [("BULKHEAD_CONFIG".to_owned(), "/etc/bulkhead.toml".to_owned())];
+        assert_eq!(file(&environment), Some(PathBuf::from("/etc/bulkhead.toml")));
+        assert_eq!(file(&[]), None, "there is none in this folder");
     }
 
     #[test]

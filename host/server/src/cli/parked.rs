@@ -133,8 +133,9 @@ impl Parked {
             }
             Action::Redrive { runs, which, all } => {
                 let answer = client.post(&["v1", "parked", "redrive"], &which.body(&runs, all)?).await?;
-                screen::line(&format!("{} will run again", counted(&answer, "redriven")))?;
-                if number(&answer, "/redriven") == 0 {
+                let redriven = number(&answer, "/redriven");
+                screen::line(&format!("{} will run again", counted(redriven)))?;
+                if redriven == 0 {
                     screen::note("none of these is parked: what is still retried runs again by itself")?;
                 }
                 Ok(())
@@ -145,19 +146,15 @@ impl Parked {
                     return Err(Error::failed("nothing was discarded"));
                 }
                 let answer = client.post(&["v1", "parked", "discard"], &body).await?;
-                screen::line(&format!("{} discarded", counted(&answer, "discarded")))
+                screen::line(&format!("{} discarded", counted(number(&answer, "/discarded"))))
             }
         }
     }
 }
 
-/// `3 runs`, from an answer that counts under one of these names.
-fn counted(answer: &Value, name: &str) -> String {
-    let found = [name, "count", "runs"].iter().map(|name| number(answer, &format!("/{name}"))).find(|it| *it > 0);
-    match found.unwrap_or_default() {
-        1 => "1 run".to_owned(),
-        many => format!("{} runs", value::count(many)),
-    }
+/// `3 runs`
+fn counted(runs: u64) -> String {
+    if runs == 1 { "1 run".to_owned() } else { format!("{} runs", value::count(runs)) }
 }
 
 #[cfg(test)]
@@ -172,5 +169,10 @@ mod tests {
         assert_eq!(which(None).body(&[], true).expect("because it says all"), json!({}));
         let body = which(Some("p")).body(&["r".to_owned()], false).expect("because there is a filter");
         assert_eq!(body, json!({"runs": ["r"], "plugin": "p"}));
+    }
+
+    #[test]
+    fn one_run_is_no_plural() {
+        assert_eq!([0, 1, 1_200].map(counted), ["0 runs", "1 run", "1,200 runs"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use clap::Subcommand;
+use serde_json::Value;
 
 use crate::cli::connection::Connection;
 use crate::cli::error::Result;
@@ -14,6 +15,8 @@ use crate::cli::screen::Column;
 use crate::cli::screen::Format;
 use crate::cli::screen::Listing;
 use crate::cli::screen::Output;
+use crate::cli::value::at;
+use crate::cli::value::items;
 
 const EXAMPLES: &str = "Examples:
   bulkhead run list --state retrying
@@ -30,6 +33,19 @@ const COLUMNS: &[Column] = &[
     ("TIME", "/duration_us", Cell::Micros),
     ("FUEL", "/fuel", Cell::Count),
     ("CODE", "/code", Cell::Text),
+];
+
+const ATTEMPTS: &[Column] = &[
+    ("TRY", "/attempt", Cell::Count),
+    ("STATE", "/state", Cell::State),
+    ("PLUGIN", "/plugin", Cell::Text),
+    ("VERSION", "/version", Cell::Count),
+    ("TIME", "/duration_us", Cell::Micros),
+    ("FUEL", "/fuel", Cell::Count),
+    ("EFFECTS", "/effects", Cell::Count),
+    ("ENDED", "/ended", Cell::Time),
+    ("CODE", "/code", Cell::Text),
+    ("REASON", "/reason", Cell::Text),
 ];
 
 /// Runs, one event through one rule each: list, show, logs
@@ -88,7 +104,7 @@ impl Run {
                 let items = client.list(&["v1", "runs"], &query, listing.limit).await?;
                 screen::list(items, listing.output, COLUMNS, "no runs")
             }
-            Action::Show { id, format } => screen::one(&client.get(&["v1", "runs", &id], &[]).await?, format.output),
+            Action::Show { id, format } => show(client.get(&["v1", "runs", &id], &[]).await?, format.output),
             Action::Logs { id, format } => {
                 let answer = client.get(&["v1", "runs", &id, "logs"], &[]).await?;
                 if format.output == Output::Json {
@@ -102,4 +118,18 @@ impl Run {
             }
         }
     }
+}
+
+/// A run, and its attempts below it.
+fn show(mut run: Value, output: Output) -> Result<()> {
+    if output == Output::Json {
+        return screen::json(&run);
+    }
+    let history = run.as_object_mut().and_then(|fields| fields.remove("history"));
+    screen::object(&run)?;
+    screen::line("")?;
+    let attempts = history.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    let has_logs = attempts.iter().any(|attempt| !items(attempt, "/logs").is_empty());
+    screen::list(attempts, Output::Table, ATTEMPTS, "no attempt has ended yet")?;
+    if has_logs { screen::note(&format!("what it logged: bulkhead run logs {}", at(&run, "/id"))) } else { Ok(()) }
 }

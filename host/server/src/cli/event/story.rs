@@ -110,11 +110,13 @@ fn of_run(run: &Value, paint: Paint) -> Branch {
     below.extend(reason(run));
     below.extend(waits(run, paint));
     below.extend(log_lines(run.get("logs").unwrap_or(&Value::Null)).iter().map(|line| log_line(line, paint)));
-    if state == "parked" {
-        let id = clean(&at(run, "/id"));
-        below.push(paint.dim(&format!("bulkhead plugin replay {id}")));
-        below.push(paint.dim(&format!("bulkhead parked redrive {id}")));
-    }
+    let next: &[&str] = match state.as_str() {
+        "parked" => &["plugin replay", "parked redrive"],
+        "retrying" => &["run show"],
+        _ => &[],
+    };
+    let id = clean(&at(run, "/id"));
+    below.extend(next.iter().map(|command| paint.dim(&format!("bulkhead {command} {id}"))));
     Branch { title, below }
 }
 
@@ -175,6 +177,9 @@ mod tests {
                 "id": "run_1", "rule": "flag", "state": "parked", "plugin": "score", "version": 2, "attempts": 3,
                 "code": "limit:fuel", "reason": "too much", "duration_us": 1_500, "fuel": 0, "waits": "for a person",
                 "logs": [{"level": "info", "message": "hello"}],
+            }, {
+                "id": "run_2", "rule": "count", "state": "retrying", "plugin": "meter", "version": 1, "attempts": 1,
+                "code": "plugin:retry", "reason": "not yet", "waits": "for its next attempt", "logs": [],
             }],
             "deliveries": [{"id": "eff_1", "sink": "crm", "state": "pending", "attempts": 0, "waits": "the sink is down"}],
             "follow_ups": [{"id": "eff_2", "type": "orders.flagged"}],
@@ -196,6 +201,10 @@ mod tests {
             "│    info  hello",
             "│    bulkhead plugin replay run_1",
             "│    bulkhead parked redrive run_1",
+            "├─ rule count  retrying  meter v1",
+            "│    plugin:retry: not yet",
+            "│    waits: for its next attempt",
+            "│    bulkhead run show run_2",
             "├─ to crm  pending  eff_1",
             "│    waits: the sink is down",
             "└─ event orders.flagged  eff_2",
