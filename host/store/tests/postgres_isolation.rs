@@ -203,6 +203,8 @@ async fn the_hosts_role_cannot_become_more() {
         "SELECT bulkhead.admit('bulkhead_host')",
         "TABLE bulkhead.host_values",
         "TABLE bulkhead.blobs",
+        "TABLE bulkhead.accepted",
+        "INSERT INTO bulkhead.accepted VALUES (1, '{1}')",
         "TABLE bulkhead.segments",
         "TABLE bulkhead.events_0",
         "TABLE bulkhead.runs_0",

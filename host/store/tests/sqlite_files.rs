@@ -279,3 +279,37 @@ async fn a_file_that_is_no_store_is_refused() {
     Sqlite::open(Options::new(ground.path())).await.expect_err("because it is no database");
     assert_eq!(std::fs::read(ground.path()).expect("because it is there"), vec![b'x'; 10_000], "it is left alone");
 }
+
+/// Appends so many mebibytes; says how long the log's file was at most meanwhile.
+async fn append_mebibytes(store: &Store, tenant: TenantId, name: &str, mebibytes: usize, log: &Path) -> u64 {
+    let mut longest = 0;
+    for number in 0..mebibytes * 2 {
+        let events = (0..32).map(|at| event(store, tenant, &format!("{name}-{number}-{at}"), 16 << 10)).collect();
+        store.host_append(events).await.expect("because the store takes events");
+        longest = longest.max(std::fs::metadata(log).expect("because there is a log").len());
+    }
+    longest >> 20
+}
+
+/// The writer would fold a log of 64 MiB by itself, and all would wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_folded_beside_the_writer() {
+    let folder = TempDir::new().expect("because the test may write");
+    let (path, log) = (folder.path().join("store.db"), folder.path().join("store.db-wal"));
+    let sqlite = Sqlite::open(Options::new(&path)).await.expect("because the store opens");
+    let store: Store = Arc::new(sqlite.clone());
+    let tenant = tenant(&store, "a").await;
+    let longest = append_mebibytes(&store, tenant, "steady", 160, &log).await;
+    assert!((16..56).contains(&longest), "the log grew to {longest} MiB");
+    // Who reads keeps the log from being begun anew, and no longer than it reads.
+    let reader = rusqlite::Connection::open(&path).expect("because the store is there");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM tenants").expect("because the store reads");
+    let held = append_mebibytes(&store, tenant, "held", 70, &log).await;
+    assert!(held > 70, "the log grew to {held} MiB only");
+    reader.execute_batch("COMMIT").expect("because the store reads");
+    let after = append_mebibytes(&store, tenant, "after", 120, &log).await;
+    assert!(after < held + 60, "the log grew from {held} to {after} MiB");
+    drop(reader);
+    sqlite.close().await;
+    assert!(!log.exists(), "an orderly close leaves no log");
+}

@@ -246,6 +246,7 @@ suite! { $
         depths_are_counted,
     }
     usage {
+        accepted_events_are_each_tenants_own_count,
         usage_is_summed_by_day_plugin_and_rule,
         duplicates_are_not_counted,
     }

@@ -83,3 +83,24 @@ pub async fn duplicates_are_not_counted(world: &mut World) -> Result<()> {
     assert_eq!(shown, [(at(0).day(), "", "", 3), (at(DAY).day(), "", "", 1)]);
     Ok(())
 }
+
+/// Whatever tidying makes of the rows in between.
+pub async fn accepted_events_are_each_tenants_own_count(world: &mut World) -> Result<()> {
+    let (a, b) = (world.tenant("a").await?, world.tenant("b").await?);
+    let day = at(0).day();
+    for (round, of_a, of_b) in [(1, 1, 2), (2, 2, 4), (3, 3, 6)] {
+        let event = |tenant, number| world.event(tenant, &format!("{round}-{number}"));
+        world.append(vec![event(a, 1), event(b, 1), event(b, 2)]).await?;
+        for tidied in [false, true, true] {
+            if tidied {
+                world.store.host_tidy().await?;
+            }
+            for (tenant, expected) in [(a, of_a), (b, of_b)] {
+                let lines = world.store.usage(tenant, day, day).await?;
+                let counts: Vec<_> = lines.iter().map(|line| line.events).collect();
+                assert_eq!(counts, [expected], "round {round}, tidied: {tidied}");
+            }
+        }
+    }
+    Ok(())
+}

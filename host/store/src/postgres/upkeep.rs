@@ -63,6 +63,8 @@ impl Upkeep for Postgres {
             },
             Mark::Usage => {
                 if let Some(before) = expiry.usage {
+                    // What is not folded yet may be of an old day, too.
+                    self.count("SELECT fold_usage()", |_| {}).await?;
                     let sql = "SELECT retire_usage($1, $2)";
                     retired.usage = self.count(sql, |args| _ = args.int(before.day()).int(ROWS)).await?;
                 }

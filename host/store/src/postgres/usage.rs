@@ -1,4 +1,4 @@
-//! Usage statements. Rows are added by appends and commits, and summed here.
+//! Usage statements. Rows are added by commits, and by appends to a list of their own, and summed here.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,10 @@ impl Usage for Postgres {
         let sql = "SELECT day, plugin, rule, sum(events)::BIGINT, sum(attempts)::BIGINT, sum(done)::BIGINT,
                    sum(failed)::BIGINT, least(sum(fuel), 9223372036854775807)::BIGINT, sum(micros)::BIGINT,
                    sum(emitted)::BIGINT, sum(deliveries)::BIGINT
-                   FROM usage WHERE tenant = $1 AND day BETWEEN $2 AND $3 GROUP BY day, plugin, rule";
+                   FROM (SELECT day, plugin, rule, events, attempts, done, failed, fuel, micros, emitted, deliveries
+                         FROM usage WHERE tenant = $1 UNION ALL
+                         SELECT on_day, '', '', many, 0, 0, 0, 0, 0, 0, 0 FROM accepted_events()) used
+                   WHERE day BETWEEN $2 AND $3 GROUP BY day, plugin, rule";
         let mut lines: BTreeMap<(i64, String, String), UsageLine> = BTreeMap::new();
         for row in &tx.fetch(sql, |args| _ = args.int(tenant.0).int(from).int(to)).await? {
             let line = usage_line(row)?;

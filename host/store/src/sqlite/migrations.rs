@@ -25,6 +25,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (7, "recordings", include_str!("../../../../migrations/sqlite/0007_recordings.sql")),
     (8, "versions", include_str!("../../../../migrations/sqlite/0008_versions.sql")),
     (9, "previews", include_str!("../../../../migrations/sqlite/0009_previews.sql")),
+    (10, "accepted", include_str!("../../../../migrations/sqlite/0010_accepted.sql")),
     (11, "components", include_str!("../../../../migrations/sqlite/0011_components.sql")),
 ];
 

@@ -3,6 +3,7 @@
 //! - Every write goes through the [`writer`], which merges what comes at the same time into one transaction: the sync
 //!   of the disk is what a durable write costs, and it is shared by all who wait for it.
 //! - Reads run beside it on a few connections of their own ([`readers`]); a write-ahead log keeps the two apart.
+//! - The log is folded into the database beside both ([`checkpointer`]).
 //! - Because no other process can have the file open (a lock file sees to that), what was written last is also known
 //!   without asking ([`memory`]).
 //!
@@ -45,6 +46,7 @@
 //! Does not: choose retries, wake anybody, or read the time, except for leases, whose time is the database's.
 
 mod catalogue;
+mod checkpointer;
 mod deliveries;
 mod fault;
 mod leases;

@@ -81,9 +81,9 @@ impl Options {
 
 /// Fewer, larger pages than SQLite's default: half the work per event at the rows' width.
 pub(super) const PAGE_BYTES: u64 = 8_192;
-/// Pages in the write-ahead log before it is folded into the database: 16 MiB. More of them would save work, as a page
-/// that many groups change is folded in once, but the group that has to wait for it waits longer: at 64 MiB some 100 ms.
-const WAL_PAGES: &str = "2048";
+/// Pages in the write-ahead log at which a commit folds it into the database by itself: 64 MiB, and the group that has to
+/// wait for it waits 100 ms and more. The [`checkpointer`](super::checkpointer) sees to it that it does not come to that.
+pub(super) const LOG_PAGES_MAX: &str = "8192";
 /// What the write-ahead log's file is cut back to once it was larger.
 const WAL_FILE_BYTES: &str = "134217728";
 /// Prepared statements per connection. The writer has about 20 over several rows, each in 8 sizes.
@@ -133,6 +133,15 @@ pub(super) fn read_options(options: &Options) -> SqliteConnectOptions {
         .thread_name(|at| format!("store-read-{at}"))
 }
 
+/// For the connection that folds the log.
+pub(super) fn fold_options(options: &Options) -> SqliteConnectOptions {
+    connect_options(options)
+        // Folding syncs the log, then the database, whatever a commit does.
+        .synchronous(SqliteSynchronous::Normal)
+        .pragma("cache_size", kibibytes(1 << 20))
+        .thread_name(|_| "store-fold".to_owned())
+}
+
 async fn connect(options: &Options) -> Result<SqliteConnection> {
     let synchronous = match options.synchronous {
         Synchronous::Full => SqliteSynchronous::Full,
@@ -143,7 +152,7 @@ async fn connect(options: &Options) -> Result<SqliteConnection> {
         .page_size(u32::try_from(PAGE_BYTES).expect("because a page is small"))
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
-        .pragma("wal_autocheckpoint", WAL_PAGES)
+        .pragma("wal_autocheckpoint", LOG_PAGES_MAX)
         .pragma("journal_size_limit", WAL_FILE_BYTES)
         .pragma("cache_size", kibibytes(options.cache_bytes))
         .thread_name(|_| "store-write".to_owned());

@@ -35,6 +35,8 @@ use crate::Error;
 use crate::Result;
 use crate::assemble::Incoming;
 use crate::log::Appended;
+use crate::sqlite::checkpointer::Checkpointer;
+use crate::sqlite::checkpointer::fold;
 use crate::sqlite::fault;
 use crate::sqlite::open;
 use crate::sqlite::open::Core;
@@ -57,6 +59,8 @@ pub(super) struct Writer {
     queue: mpsc::Receiver<Op>,
     /// None after an error that made it useless.
     conn: Option<SqliteConnection>,
+    /// As long as there is a connection.
+    checkpointer: Option<Checkpointer>,
     /// The last number given out.
     number: i64,
     versions: Versions,
@@ -64,7 +68,8 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(core: Arc<Core>, queue: mpsc::Receiver<Op>, conn: SqliteConnection, number: i64) -> Self {
-        Self { core, queue, conn: Some(conn), number, versions: Versions::default() }
+        let checkpointer = Some(Checkpointer::start(open::fold_options(&core.options)));
+        Self { core, queue, conn: Some(conn), checkpointer, number, versions: Versions::default() }
     }
 
     /// Writes until it is told to close, or nobody is left who could ask for anything.
@@ -73,6 +78,7 @@ impl Writer {
         while let Some(first) = self.queue.recv().await {
             let round = self.gather(first, &mut closing);
             self.work_off(round).await;
+            self.fold_rest().await;
         }
         self.end().await;
         for reply in closing {
@@ -100,6 +106,17 @@ impl Writer {
         round
     }
 
+    /// What the checkpointer left, so that the next transaction begins the log anew. Nobody waits for an answer now.
+    async fn fold_rest(&mut self) {
+        if let (Some(conn), Some(checkpointer)) = (&mut self.conn, &self.checkpointer)
+            && checkpointer.committed()
+            && let Err(error) = fold(conn).await
+        {
+            tracing::warn!(error = %chain(&error), "the rest of the log was not folded into the database");
+            self.heed(&error).await;
+        }
+    }
+
     /// The connection, opened anew if it had to be given up.
     async fn connect(&mut self) -> Result<()> {
         if self.conn.is_none() {
@@ -108,6 +125,7 @@ impl Writer {
             self.number = self.number.max(number);
             self.versions.clear();
             self.core.memory.load(loaded);
+            self.checkpointer = Some(Checkpointer::start(open::fold_options(&self.core.options)));
             self.conn = Some(conn);
         }
         Ok(())
@@ -119,13 +137,21 @@ impl Writer {
             && let Some(conn) = self.conn.take()
         {
             tracing::error!(error = %chain(error), "the store's connection is given up");
+            self.end_checkpointer().await;
             if let Err(error) = conn.close_hard().await {
                 tracing::warn!(%error, "the given-up connection did not close");
             }
         }
     }
 
+    async fn end_checkpointer(&mut self) {
+        if let Some(checkpointer) = self.checkpointer.take() {
+            checkpointer.end().await;
+        }
+    }
+
     async fn end(mut self) {
+        self.end_checkpointer().await;
         let Some(mut conn) = self.conn.take() else { return };
         if let Err(error) = open::checkpoint(&mut conn).await {
             tracing::warn!(error = %chain(&error), "the log was not folded into the database; the next start will");

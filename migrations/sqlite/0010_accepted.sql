@@ -1,0 +1,1 @@
+-- Accepted events are counted in the one transaction of the writer, a row a tenant and day: nothing of the tables changes.
