@@ -112,7 +112,7 @@ fn guards(candidate: &Value) -> Vec<Value> {
     let rate = |side: &str| part(figure(&format!("/{side}/failed")), figure(&format!("/{side}/runs")));
     let ratio = |field: &str| part(figure(&format!("/candidate/{field}")), figure(&format!("/active/{field}")));
     let row = |name: &str, found: Option<f64>, limit: f64, show: fn(f64) -> String, judged: String| {
-        let used = found.and_then(|found| part(found, limit)).map(|used| percent_round(used));
+        let used = found.and_then(|found| part(found, limit)).map(percent_round);
         json!({"guard": name, "found": found.map(show), "limit": show(limit), "used": used, "judged": judged})
     };
     let (own, others) = (missing(candidate, "candidate"), missing(candidate, "active"));
