@@ -22,6 +22,7 @@ pub mod options;
 pub mod outbound;
 mod plugin;
 pub mod port;
+pub mod priority;
 pub mod recorder;
 mod replay;
 mod sandbox;

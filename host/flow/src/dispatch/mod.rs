@@ -16,7 +16,6 @@ pub mod batch;
 mod chain;
 pub mod overlay;
 pub mod pipeline;
-mod priority;
 pub mod recorder;
 mod rollouts;
 pub mod shadow;

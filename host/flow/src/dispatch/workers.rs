@@ -18,10 +18,8 @@ use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use bulkhead_sandbox::priority::Thread;
 use tokio::sync::oneshot;
-
-use crate::dispatch::priority;
-use crate::dispatch::priority::Thread;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -229,8 +227,8 @@ impl Workers {
         inner.placed -= 1;
         inner.slow += 1;
         // While it is at this job for certain, as the state is locked.
-        if let Some(thread) = place.thread.get() {
-            priority::lower(thread);
+        if let Some(Err(error)) = place.thread.get().map(Thread::lower) {
+            tracing::debug!(%error, "a slow batch keeps its priority");
         }
         if inner.idle == 0 && !inner.queue.is_empty() {
             start(shared, &mut inner);
@@ -250,7 +248,7 @@ fn work(shared: &Arc<Shared>) {
             Some((job, place)) => {
                 inner.placed += 1;
                 // A job is run once, by one thread.
-                let _ = place.thread.set(priority::this_thread());
+                let _ = place.thread.set(Thread::current());
                 *place.lock() = Standing::Placed;
                 drop(inner);
                 CURRENT.set(Some((Arc::clone(shared), Arc::clone(&place))));
@@ -369,20 +367,24 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test(flavor = "multi_thread")]
     async fn a_slow_job_comes_after_others_for_the_kernel_and_leaves_its_thread_to_nobody() {
+        /// The kernel has none below it: a suite that is itself run so sees nothing lowered.
+        const LAST: i32 = 19;
         let workers = workers(1, 4);
-        let usual = priority::niceness();
+        let niceness = || Thread::current().niceness();
+        let usual = niceness();
         let lowered = workers
             .run(move || {
                 let until = Instant::now() + Duration::from_secs(5);
-                while priority::niceness() == usual && Instant::now() < until {
+                while niceness() == usual && usual < LAST && Instant::now() < until {
                     std::thread::yield_now();
                 }
-                priority::niceness()
+                niceness()
             })
             .await;
-        assert!(lowered.expect("because it does not panic") > usual);
+        let lowered = lowered.expect("because it does not panic");
+        assert!(lowered > usual || usual == LAST, "{usual} became {lowered}");
         for _ in 0..8 {
-            assert_eq!(workers.run(priority::niceness).await, Some(usual), "the next jobs have a thread as usual");
+            assert_eq!(workers.run(niceness).await, Some(usual), "the next jobs have a thread as usual");
         }
     }
 

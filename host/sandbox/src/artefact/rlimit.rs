@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::priority::Thread;
+
 /// Address space. The heaviest real plugins need 1 GiB.
 const ADDRESS_SPACE: u64 = 2 << 30;
 /// Seconds of CPU. The heaviest real plugins need 21.
@@ -10,10 +12,6 @@ const CPU: u64 = 60;
 const FILE_SIZE: u64 = 64 << 20;
 /// Open descriptors.
 const DESCRIPTORS: u64 = 16;
-/// Steps of niceness: where cores are wanted by others, compiling gets about a quarter. Whoever uploads can wait a while;
-/// the events of all tenants cannot.
-#[cfg(target_os = "linux")]
-const NICENESS: libc::c_int = 5;
 
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
@@ -27,20 +25,10 @@ pub(super) fn lower() -> io::Result<()> {
     set(libc::RLIMIT_FSIZE, FILE_SIZE)?;
     set(libc::RLIMIT_NOFILE, DESCRIPTORS)?;
     set(libc::RLIMIT_CORE, 0)?;
-    come_last();
+    // The compiler's threads are started by this one. Where that fails, compiling is only less polite.
+    let _ = Thread::current().lower();
     Ok(())
 }
-
-/// Puts this thread, and those that it will start, behind others. Where that fails, compiling is only less polite.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "the standard library has no call for priorities")]
-fn come_last() {
-    // SAFETY: the call takes numbers only.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn come_last() {}
 
 #[allow(unsafe_code, reason = "the standard library has no call for resource limits")]
 fn set(resource: Resource, limit: u64) -> io::Result<()> {
