@@ -95,6 +95,24 @@ async fn a_mistake_is_answered_with_its_place() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_ceiling_cut_from_a_manifest_is_refused_with_word_of_the_operator() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let host = Host::start(folder.path()).await?;
+    let client = host.tenant("acme").await?;
+    let ceiling = json!({"emit": ["audit.*"]});
+    host.operator().expect(200, Method::PUT, "/admin/v1/tenants/acme/grants", Some(ceiling)).await?;
+    paste(&client, "function handle() { effects.emit({ type: 'orders.second' }); }", 201).await?;
+    client.rule(json!({"name": "tenth", "on": ["orders.created"], "steps": [{"handle": {"plugin": "tenth"}}]})).await?;
+    client.publish(&[event("a", "orders.created", json!({}))]).await?;
+    let run = client.run_in("a", "tenth", "parked").await?.to_string();
+    assert!(run.contains("emitting `orders.second` is not granted"), "{run}");
+    assert!(run.contains("a ceiling cut it: ask the operator"), "{run}");
+    let version = client.get("/v1/plugins/tenth/versions/1").await?;
+    assert_eq!(version["cut"], json!([{"grant": "emit orders.*", "by": "tenant"}]), "{version}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_pushes_a_file_of_javascript() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let host = Host::start(folder.path()).await?;
