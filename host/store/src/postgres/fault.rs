@@ -1,5 +1,9 @@
 //! What Postgres's errors mean to callers.
 
+use std::error::Error as Cause;
+
+use sqlx::error::DatabaseError;
+
 use crate::Error;
 
 /// As the caller sees it. Whatever is not known to be the caller's or the data's fault may work later; whether a write
@@ -32,11 +36,88 @@ fn said(error: &sqlx::Error) -> String {
 }
 
 /// A failure with its cause.
-pub(super) fn unavailable(reason: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Unavailable { reason: reason.into(), source: Some(Box::new(source)) }
+pub(super) fn unavailable(reason: impl Into<String>, source: impl Cause + Send + Sync + 'static) -> Error {
+    let source: Box<dyn Cause + Send + Sync> = match server(&source) {
+        // The line is in the words of every error around it, too.
+        Some(server) => Box::new(Said { words: source.to_string().replace(&server.to_string(), server.message()) }),
+        None => Box::new(source),
+    };
+    Error::Unavailable { reason: reason.into(), source: Some(source) }
+}
+
+/// A cause in the server's own words, for operators: with a line of its source they would look for it in their own.
+#[derive(Debug, thiserror::Error)]
+#[error("{words}")]
+struct Said {
+    words: String,
+}
+
+/// What the server has said, if it was the server.
+fn server<'e>(error: &'e (dyn Cause + 'static)) -> Option<&'e (dyn DatabaseError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<sqlx::Error>()?.as_database_error())
 }
 
 /// A failure that has no cause but what is said.
 pub(super) fn refused(reason: impl Into<String>) -> Error {
     Error::Unavailable { reason: reason.into(), source: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use sqlx::error::ErrorKind;
+    use sqlx::migrate::MigrateError;
+
+    use super::*;
+
+    /// As the driver shows it.
+    #[derive(Debug)]
+    struct Server;
+
+    impl fmt::Display for Server {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{} at line 3941", self.message())
+        }
+    }
+
+    impl Cause for Server {}
+
+    impl DatabaseError for Server {
+        fn message(&self) -> &str {
+            "permission denied for table events"
+        }
+
+        fn as_error(&self) -> &(dyn Cause + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn Cause + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn Cause + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn told(error: &Error) -> Vec<String> {
+        std::iter::successors(Some(error as &dyn Cause), |&error| error.source()).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_operator_reads_the_servers_words_and_no_line_of_its_source() {
+        let failed = || sqlx::Error::Database(Box::new(Server));
+        let said = "error returned from database: permission denied for table events";
+        assert_eq!(told(&outward(failed()))[1..], [said]);
+        let migration = unavailable("no tables", MigrateError::ExecuteMigration(failed(), 3));
+        assert_eq!(told(&migration)[1..], [format!("while executing migration 3: {said}")]);
+        let closed = told(&outward(sqlx::Error::PoolClosed));
+        assert_eq!(closed[1..], [sqlx::Error::PoolClosed.to_string()], "other causes stay as they are");
+    }
 }
