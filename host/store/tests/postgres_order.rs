@@ -389,3 +389,28 @@ async fn everything(server: &Server, store: &Postgres, tenant: TenantId, fence: 
     server.owner("SELECT bulkhead.grow();");
     new.close().await;
 }
+
+/// What the server said no to tells the appender what to do next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_go_on_where_segments_are_used_up_and_beside_one_that_is_refused() {
+    let server = Server::new();
+    let store = node(&server, "a").await;
+    let tenant = tenant(&store, "a").await;
+    append(store.clone(), tenant, "first").await;
+    server.owner("SELECT setval('bulkhead.numbers', ((last_value >> 32) + 9) << 32) FROM bulkhead.numbers;");
+    append(store.clone(), tenant, "beyond").await;
+    let mut tasks = Vec::new();
+    for number in 0..40 {
+        let mut event = event(tenant, &format!("merged-{number}"));
+        if number == 20 {
+            // The server's column has no room for it.
+            event.shard = Shard(u16::MAX);
+        }
+        let store = store.clone();
+        tasks.push(tokio::spawn(async move { (number, store.host_append(vec![event]).await) }));
+    }
+    for task in tasks {
+        let (number, answer) = task.await.expect("because it does not panic");
+        assert_eq!(answer.is_ok(), number != 20, "append {number}: {answer:?}");
+    }
+}

@@ -209,17 +209,11 @@ fn again(error: &Error) -> Error {
 
 /// Whether the server said no, and not that it cannot serve at all.
 fn is_refusal(error: &Error) -> bool {
-    match code(error) {
+    match fault::code(error) {
         // Connections, resources, the server's own stopping and failing: the same for everybody.
         Some(code) => !["08", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)),
         None => false,
     }
-}
-
-fn code(error: &Error) -> Option<String> {
-    let Error::Unavailable { source: Some(source), .. } = error else { return None };
-    let error = source.downcast_ref::<sqlx::Error>()?.as_database_error()?;
-    error.code().map(std::borrow::Cow::into_owned)
 }
 
 /// A row that fits no segment: the ones at hand are used up.
@@ -249,7 +243,7 @@ async fn call(pool: &PgPool, round: &[Request]) -> Result<Vec<Vec<Appended>>> {
         text::fetch_pooled(pool, sql, args).await
     };
     let mut answer = run().await;
-    if answer.as_ref().is_err_and(|error| code(error).as_deref() == Some(NO_SEGMENT)) {
+    if answer.as_ref().is_err_and(|error| fault::code(error) == Some(NO_SEGMENT)) {
         text::fetch_pooled(pool, "SELECT grow()", Args::default()).await?;
         answer = run().await;
     }

@@ -1,5 +1,6 @@
 //! What Postgres's errors mean to callers.
 
+use std::borrow::Cow;
 use std::error::Error as Cause;
 
 use sqlx::error::DatabaseError;
@@ -9,7 +10,7 @@ use crate::Error;
 /// As the caller sees it. Whatever is not known to be the caller's or the data's fault may work later; whether a write
 /// happened whose answer did not come, nobody knows until the store is read again.
 pub(super) fn outward(error: sqlx::Error) -> Error {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
+    let code = error.as_database_error().and_then(DatabaseError::code).map(Cow::into_owned);
     match code.as_deref() {
         // disk_full
         Some("53100") => Error::Full,
@@ -22,7 +23,7 @@ pub(super) fn outward(error: sqlx::Error) -> Error {
 /// There is no connection. What the server will refuse as often as it is asked (the role, its password, the database)
 /// comes without a cause, so that nobody asks again.
 pub(super) fn connecting(reason: String, error: sqlx::Error) -> Error {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
+    let code = error.as_database_error().and_then(DatabaseError::code).map(Cow::into_owned);
     match code.as_deref() {
         // invalid_authorization_specification, invalid_password, invalid_catalog_name
         Some("28000" | "28P01" | "3D000") => refused(format!("{reason}: {}", said(&error))),
@@ -39,7 +40,10 @@ fn said(error: &sqlx::Error) -> String {
 pub(super) fn unavailable(reason: impl Into<String>, source: impl Cause + Send + Sync + 'static) -> Error {
     let source: Box<dyn Cause + Send + Sync> = match server(&source) {
         // The line is in the words of every error around it, too.
-        Some(server) => Box::new(Said { words: source.to_string().replace(&server.to_string(), server.message()) }),
+        Some(server) => Box::new(Said {
+            words: source.to_string().replace(&server.to_string(), server.message()),
+            code: server.code().map(Cow::into_owned),
+        }),
         None => Box::new(source),
     };
     Error::Unavailable { reason: reason.into(), source: Some(source) }
@@ -50,6 +54,13 @@ pub(super) fn unavailable(reason: impl Into<String>, source: impl Cause + Send +
 #[error("{words}")]
 struct Said {
     words: String,
+    code: Option<String>,
+}
+
+/// Under which code (SQLSTATE) the server refused; nothing if it did not answer.
+pub(super) fn code(error: &Error) -> Option<&str> {
+    let Error::Unavailable { source: Some(source), .. } = error else { return None };
+    source.downcast_ref::<Said>()?.code.as_deref()
 }
 
 /// What the server has said, if it was the server.
@@ -89,6 +100,10 @@ mod tests {
             "permission denied for table events"
         }
 
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some("42501".into())
+        }
+
         fn as_error(&self) -> &(dyn Cause + Send + Sync + 'static) {
             self
         }
@@ -117,6 +132,7 @@ mod tests {
         assert_eq!(told(&outward(failed()))[1..], [said]);
         let migration = unavailable("no tables", MigrateError::ExecuteMigration(failed(), 3));
         assert_eq!(told(&migration)[1..], [format!("while executing migration 3: {said}")]);
+        assert_eq!(code(&outward(failed())), Some("42501"), "and the host its code");
         let closed = told(&outward(sqlx::Error::PoolClosed));
         assert_eq!(closed[1..], [sqlx::Error::PoolClosed.to_string()], "other causes stay as they are");
     }
