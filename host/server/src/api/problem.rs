@@ -222,7 +222,7 @@ impl From<bulkhead_store::Error> for Problem {
             Error::Unavailable { .. } => {
                 tracing::warn!(%error, "the store is unavailable");
                 let wait = std::time::Duration::from_secs(1);
-                Self::new(Code::StoreUnavailable, "the store cannot do this now; nothing was changed").retry_after(wait)
+                Self::new(Code::StoreUnavailable, "the store cannot do this now; send it again").retry_after(wait)
             }
             Error::Full => Self::new(Code::StoreFull, "the store's disk is full; nothing was changed")
                 .hint("the operator has to make room; then it goes on by itself"),

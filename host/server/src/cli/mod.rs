@@ -9,6 +9,7 @@
 //! Reading order: the tree of commands here; [`error`] and [`problem`] (what people read when it does not work);
 //! [`connection`] and [`client`] (which host, as whom); [`screen`] (tables and JSON); then one file per noun.
 
+mod asks;
 mod batch;
 mod ceiling;
 mod client;

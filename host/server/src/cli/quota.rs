@@ -13,6 +13,7 @@ use crate::cli::screen::Cell;
 use crate::cli::screen::Column;
 use crate::cli::screen::Format;
 use crate::cli::screen::Output;
+use crate::cli::value::count;
 use crate::measure::Bytes;
 
 const EXAMPLES: &str = "Examples:
@@ -43,8 +44,19 @@ impl Quota {
     /// Does it.
     pub async fn run(self) -> Result<()> {
         let items = self.connection.tenant()?.list(&["v1", "quotas"], &[], usize::MAX).await?;
-        screen::list(items, self.format.output, COLUMNS, "nothing is limited")
+        let parts = items.iter().find_map(|item| item.get("parts")).and_then(stored);
+        screen::list(items, self.format.output, COLUMNS, "nothing is limited")?;
+        match parts {
+            Some(parts) if self.format.output == Output::Table => screen::note(&parts),
+            _ => Ok(()),
+        }
     }
+}
+
+/// What storage is made of.
+fn stored(parts: &Value) -> Option<String> {
+    let of = |part: &str| parts.get(part).and_then(Value::as_u64).map(count);
+    Some(format!("storage is {} bytes of plugins' state and {} of their components", of("state")?, of("components")?))
 }
 
 const SET_COLUMNS: &[Column] =
@@ -67,7 +79,7 @@ pub struct Set {
     /// Events that wait to be worked off
     #[arg(long, value_name = "EVENTS")]
     backlog: Option<u64>,
-    /// Bytes of plugins' state: 512, 64KiB, 10MiB
+    /// Bytes of plugins' state and components: 512, 64KiB, 10MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     storage: Option<Bytes>,
     /// Fuel of plugins in a minute

@@ -5,7 +5,10 @@ use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::asks;
+use crate::cli::asks::Asks;
 use crate::cli::ceiling;
+use crate::cli::client::Client;
 use crate::cli::connection::Connection;
 use crate::cli::error::Result;
 use crate::cli::quota;
@@ -14,6 +17,7 @@ use crate::cli::screen::Cell;
 use crate::cli::screen::Column;
 use crate::cli::screen::Format;
 use crate::cli::screen::Listing;
+use crate::cli::screen::Output;
 use crate::cli::value::at;
 
 const EXAMPLES: &str = "Examples:
@@ -23,7 +27,8 @@ const EXAMPLES: &str = "Examples:
   bulkhead tenant suspend acme    # its keys are refused at once
   bulkhead tenant resume acme
   bulkhead tenant quota acme --rate 100 --burst 500 --storage 100MiB
-  bulkhead tenant grants acme --set ceiling.json";
+  bulkhead tenant grants acme --set ceiling.json
+  bulkhead tenant policy acme --require-preview";
 
 const COLUMNS: &[Column] = &[
     ("NAME", "/name", Cell::Text),
@@ -34,7 +39,7 @@ const COLUMNS: &[Column] = &[
     ("CREATED", "/created", Cell::Time),
 ];
 
-/// Tenants: create, list, show, quota, grants, pause, resume, suspend (operator)
+/// Tenants: create, list, show, quota, grants, policy, pause, resume, suspend (operator)
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Tenant {
@@ -67,6 +72,15 @@ enum Action {
     Quota(quota::Set),
     /// Show the most that its plugins may be granted, or set it
     Grants(ceiling::Grants),
+    /// Show what is asked of its plugins' versions before they run for real, or set it
+    Policy {
+        /// Its name or id
+        name: String,
+        #[command(flatten)]
+        asks: Asks,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Take its events in, but work nothing off
     Pause {
         /// Its name or id
@@ -108,8 +122,25 @@ impl Tenant {
             Action::Suspend { name } => (name, "suspend"),
             Action::Quota(quota) => return quota.run(&client).await,
             Action::Grants(grants) => return grants.run(&client).await,
+            Action::Policy { name, asks, format } => return policy(&client, name, asks, format.output).await,
         };
         let tenant = client.post(&["admin", "v1", "tenants", name, switch], &Value::Null).await?;
         screen::line(&format!("tenant {name} is {}", at(&tenant, "/state")))
     }
+}
+
+/// Sets what is given, and shows what is asked then.
+async fn policy(client: &Client, name: &str, asks: &Asks, output: Output) -> Result<()> {
+    let path = ["admin", "v1", "tenants", name, "policy"];
+    let mut answer = client.get(&path, &[]).await?;
+    if let Some(wanted) = asks.wanted(&answer["tenant"]["require_preview"]) {
+        answer = client.put(&path, &json!({ "require_preview": wanted })).await?;
+    }
+    if output == Output::Json {
+        return screen::json(&answer);
+    }
+    for (whose, field) in [("of this tenant's plugins", "tenant"), ("of all, by the host's configuration", "host")] {
+        screen::line(&format!("{whose}: {}", asks::said(&answer[field]["require_preview"])))?;
+    }
+    Ok(())
 }

@@ -95,9 +95,13 @@ impl Target {
                 return Err(Error::Refused("the target has no tables: make them with `bulkhead store migrate`".into()));
             }
             found => {
+                let remedy = if found < VERSION {
+                    "bring them up to date with `bulkhead store migrate`"
+                } else {
+                    "copy with the program that made them"
+                };
                 return Err(Error::Refused(format!(
-                    "the target's tables have version {found}, and this program copies into version {VERSION}: bring \
-                     them up to date with `bulkhead store migrate`"
+                    "the target's tables have version {found}, and this program copies into version {VERSION}: {remedy}"
                 )));
             }
         }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use bulkhead_sandbox::script;
+use bulkhead_sandbox::script::Unfit;
 use clap::Args;
 use serde_json::Map;
 use serde_json::Value;
@@ -31,6 +33,7 @@ use crate::manifest::Manifest;
 const EXAMPLES: &str = "Examples:
   bulkhead plugin run . --event order.json
   bulkhead plugin run enrich.wasm --event - < order.json   # enrich.toml or plugin.toml beside it is its manifest
+  bulkhead plugin run flag.js --event order.json           # a function as it is pasted, before it is
   bulkhead plugin run . --fixture tests/big-order.json -o json
 
 Nothing leaves this machine and nothing is kept. Exit code 1 if the plugin fails.";
@@ -39,7 +42,7 @@ Nothing leaves this machine and nothing is kept. Exit code 1 if the plugin fails
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Run {
-    /// A component (`.wasm`), or a plugin's folder
+    /// A component (`.wasm`), JavaScript (`.js`) as `push` takes it, or a plugin's folder
     #[arg(default_value = ".")]
     path: PathBuf,
     /// The event, in CloudEvents JSON; only `type` is needed; - is standard input
@@ -60,8 +63,8 @@ impl Run {
             (None, Some(file)) => Fixture::of(event(file).await?),
             (None, None) => return Err(Error::Usage("give an event with --event".to_owned())),
         };
-        let (wasm, manifest) = component(&self.path).await?;
         let bench = Bench::open()?;
+        let (wasm, manifest) = component(&self.path, &bench).await?;
         let loaded = bench.load(wasm).await?;
         let case = fixture::run::Case::new(&fixture, &manifest, loaded.inspection.exports).map_err(Error::failed)?;
         let (sandbox, plugin) = (bench.sandbox().clone(), loaded.plugin.clone());
@@ -78,18 +81,36 @@ impl Run {
 }
 
 /// A component with its manifest, found as `plugin push` finds them.
-async fn component(path: &Path) -> Result<(Vec<u8>, Manifest)> {
+async fn component(path: &Path, bench: &Bench) -> Result<(Vec<u8>, Manifest)> {
     if path.is_dir() || path.extension().is_some_and(|ending| ending == "toml") {
         let project = Project::open(path).await?;
         return Ok((project.component().await?, project.manifest));
     }
-    let wasm = input::bytes(path).await?;
+    let wasm = if path.extension().is_some_and(|ending| ending == "js") {
+        script(path, bench).await?
+    } else {
+        input::bytes(path).await?
+    };
     let beside = [path.with_extension("toml"), path.with_file_name(local::MANIFEST)];
     let manifest = match beside.iter().find(|file| file.is_file()) {
         Some(file) => local::document(file).await?.manifest,
         None => Manifest::bare(&path.file_stem().unwrap_or_default().to_string_lossy()),
     };
     Ok((wasm, manifest))
+}
+
+/// The component of a pasted function.
+async fn script(path: &Path, bench: &Bench) -> Result<Vec<u8>> {
+    let source = input::text(path).await?;
+    let sandbox = bench.sandbox().clone();
+    let made = tokio::task::spawn_blocking(move || script::component(&sandbox, &source)).await;
+    match made.map_err(|_| Error::failed("the sandbox broke off"))? {
+        Ok(component) => Ok(component.to_vec()),
+        Err(Unfit::Source { detail, place: Some((line, column)) }) => {
+            Err(Error::failed(format!("{}:{line}:{column}: {}", path.display(), clean(&detail))))
+        }
+        Err(unfit) => Err(Error::failed(format!("{}: {unfit}", path.display()))),
+    }
 }
 
 /// An event as people hand it in.
