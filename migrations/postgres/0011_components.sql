@@ -7,7 +7,7 @@ UPDATE plugin_versions v SET size = octet_length(b.bytes) FROM blobs b WHERE b.d
 
 -- A tenant's components are summed from the index alone.
 DROP INDEX plugin_versions_digest;
-CREATE INDEX plugin_versions_components ON plugin_versions (tenant, digest, size);
+CREATE INDEX plugin_versions_components ON plugin_versions (tenant, digest, size, retired);
 -- Whether anybody has a component still.
 CREATE INDEX plugin_versions_blob ON plugin_versions (digest);
 
@@ -20,12 +20,12 @@ UPDATE plugins p SET activated = coalesce(
 -- What the operator asks of versions of the tenant's plugins: a JSON object; what is not in it is not asked.
 ALTER TABLE tenants ADD COLUMN asks word NOT NULL DEFAULT '{}';
 
--- Whoever brings a component and whoever lets some go keep out of each other's way until their transactions end: else
--- one could go that a version of somebody else's has just come to have. Who does both lets go first.
+-- Whoever brings a component and whoever lets the same one go keep out of each other's way until their transactions end:
+-- else it could go when a version of somebody else's has just come to have it. Who does both lets go first.
 CREATE OR REPLACE FUNCTION put_blob(its_digest TEXT, its_bytes BYTEA) RETURNS VOID
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(1112886327, 0);
+    PERFORM pg_advisory_xact_lock_shared(1112886327, hashtext(its_digest));
     INSERT INTO blobs (digest, bytes) VALUES (its_digest, its_bytes) ON CONFLICT DO NOTHING;
 END $$;
 
@@ -34,7 +34,7 @@ END $$;
 CREATE FUNCTION drop_blob(its_digest TEXT) RETURNS VOID
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(1112886327, 0);
+    PERFORM pg_advisory_xact_lock(1112886327, hashtext(its_digest));
     DELETE FROM blobs b WHERE b.digest = its_digest
     AND NOT EXISTS (SELECT 1 FROM plugin_versions v WHERE v.digest = its_digest);
 END $$;

@@ -8,7 +8,7 @@ SET size = coalesce((SELECT octet_length(b.bytes) FROM blobs b WHERE b.digest = 
 
 -- A tenant's components are summed from the index alone.
 DROP INDEX plugin_versions_digest;
-CREATE INDEX plugin_versions_components ON plugin_versions (tenant, digest, size);
+CREATE INDEX plugin_versions_components ON plugin_versions (tenant, digest, size, retired);
 -- Whether anybody has a component still.
 CREATE INDEX plugin_versions_blob ON plugin_versions (digest);
 

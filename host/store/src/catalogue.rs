@@ -323,7 +323,8 @@ pub trait Plugins: Send + Sync {
     /// Replaces its settings (a JSON object). `NotFound` for an unknown plugin.
     async fn set_config(&self, tenant: TenantId, name: &str, config: &str) -> Result<()>;
 
-    /// Bytes of all components that the tenant has, each counted once.
+    /// Bytes of the components of the tenant's versions that are not retired, each counted once. Retired ones make room by
+    /// themselves when it is needed.
     async fn component_bytes(&self, tenant: TenantId) -> Result<u64>;
 
     /// The bytes of a component that the tenant has.

@@ -12,7 +12,7 @@
 //!
 //! Of retired versions a plugin keeps a bounded number. When one is retired or added, the oldest beyond that go, with their
 //! previews, and with their component if nobody else has it; so do some when a component needs their room. What is active,
-//! what was before, candidates, what unfinished runs began with, and a plugin's newest version stay. The history stays, too.
+//! what was before, candidates, and a plugin's newest version stay. The history stays, too.
 //!
 //! At most one candidate of a kind is under way in a plugin. What it came to is a sum that nodes add to, each what it has
 //! committed itself; whoever ends it names it by its number, so that of several that want to one does.

@@ -16,7 +16,11 @@ use crate::row::Columns;
 pub(crate) const COUNT: &str =
     "SELECT count(*) FROM plugin_versions v WHERE v.tenant = $1 AND v.plugin = $2 AND v.retired";
 
-/// Bytes of a tenant's components, and whether one of them has this digest.
+/// Bytes of the components of a tenant's versions that are not retired: what nobody else can let go.
+pub(crate) const LIVE: &str = "SELECT CAST(coalesce(sum(c.size), 0) AS BIGINT)
+     FROM (SELECT DISTINCT v.digest, v.size FROM plugin_versions v WHERE v.tenant = $1 AND NOT v.retired) c";
+
+/// Bytes of all of a tenant's components, and whether one of them has this digest.
 pub(crate) const KEPT: &str =
     "SELECT CAST(coalesce(sum(c.size), 0) AS BIGINT), coalesce(max(CASE WHEN c.digest = $2 THEN 1 ELSE 0 END), 0)
      FROM (SELECT DISTINCT v.digest, v.size FROM plugin_versions v WHERE v.tenant = $1) c";
@@ -31,29 +35,21 @@ pub(crate) const DROP_VERSION: &str =
 /// what is not there and has a smaller number was let go.
 pub(crate) const NEWEST: &str = "SELECT max(v.number) FROM plugin_versions v WHERE v.tenant = $1 AND v.plugin = $2";
 
-/// Retired versions that nothing holds, oldest first: of a plugin, or (0) of all of the tenant's. `$each` gives the
-/// entries of `u.pins`, an object of plugins' names and versions.
-macro_rules! free {
-    ($each:literal) => {
-        concat!(
-            "WITH pinned AS MATERIALIZED (
-                 SELECT DISTINCT e.key AS name, CAST(e.value AS BIGINT) AS number FROM unfinished u, ",
-            $each,
-            " e WHERE u.tenant = $1 AND u.pins IS NOT NULL
-             )
-             SELECT v.plugin, v.number, v.digest, v.size,
-                    (SELECT count(*) FROM plugin_versions s WHERE s.tenant = $1 AND s.digest = v.digest)
-             FROM plugin_versions v JOIN plugins p ON p.id = v.plugin
-             WHERE v.tenant = $1 AND (v.plugin = $2 OR $2 = 0) AND v.retired
-             AND v.number IS DISTINCT FROM p.active AND v.number IS DISTINCT FROM p.previous
-             AND v.number < (SELECT max(n.number) FROM plugin_versions n WHERE n.plugin = v.plugin)
-             AND NOT EXISTS (SELECT 1 FROM rollouts o WHERE o.plugin = v.plugin AND o.version = v.number)
-             AND NOT EXISTS (SELECT 1 FROM pinned h WHERE h.name = p.name AND h.number = v.number)
-             ORDER BY v.created, v.plugin, v.number LIMIT $3"
-        )
-    };
-}
-pub(crate) use free;
+/// Retired versions that nothing holds, oldest first: of a plugin, or (0) of all of the tenant's. A run that began with one
+/// does not hold it: it moves to the active version as soon as its own is retired.
+pub(crate) const FREE: &str = "SELECT v.plugin, v.number, v.digest, v.size,
+            (SELECT count(*) FROM plugin_versions s WHERE s.tenant = $1 AND s.digest = v.digest)
+     FROM plugin_versions v JOIN plugins p ON p.id = v.plugin
+     WHERE v.tenant = $1 AND (v.plugin = $2 OR $2 = 0) AND v.retired
+     AND v.number IS DISTINCT FROM p.active AND v.number IS DISTINCT FROM p.previous
+     AND v.number < (SELECT max(n.number) FROM plugin_versions n WHERE n.plugin = v.plugin)
+     AND NOT EXISTS (SELECT 1 FROM rollouts o WHERE o.plugin = v.plugin AND o.version = v.number)
+     ORDER BY v.created, v.plugin, v.number LIMIT $3";
+
+/// How many go at most when one more is retired or added, and to make room: others wait while large components go. What is
+/// left goes the next time.
+pub(crate) const BEYOND_MAX: i64 = 16;
+pub(crate) const ROOM_MAX: i64 = 64;
 
 /// All plugins, in the place of one's number.
 pub(crate) const ALL: PluginId = PluginId(0);

@@ -174,7 +174,8 @@ async fn a_plugin_can_ask_for_a_preview_before_a_version_becomes_active() -> Res
     let client = prepare(&host).await?;
     let (wasm, manifest) = bulkhead_tests::plugin("checker")?;
     let path = "/v1/plugins/checker/policy";
-    assert_eq!(client.get(path).await?, json!({ "require_preview": null, "previews": [] }));
+    let nothing = json!({ "require_preview": null, "effective": null, "tenant": null, "host": null, "previews": [] });
+    assert_eq!(client.get(path).await?, nothing);
     let (reader, _) = host.key("acme", &["read", "publish", "rules", "consent"]).await?;
     let asked = json!({ "require_preview": { "min_runs": EVENTS, "max_changed_percent": 50.0 } });
     reader.expect(403, Method::PUT, path, Some(asked.clone())).await?;

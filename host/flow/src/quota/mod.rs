@@ -70,7 +70,7 @@ pub enum Hold {
 pub struct Stored {
     /// Keys and values of their state.
     pub state: u64,
-    /// Their components, each counted once however many versions have it.
+    /// Their components, each counted once; those of retired versions are not counted.
     pub components: u64,
 }
 

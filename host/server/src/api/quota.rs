@@ -123,7 +123,7 @@ pub struct QuotaLine {
 pub struct StorageParts {
     /// Keys and values of their state.
     state: u64,
-    /// Their components, each counted once however many versions have it.
+    /// Their components, each counted once; those of retired versions, which make room for uploads, are not counted.
     components: u64,
 }
 

@@ -96,12 +96,12 @@ impl Plugins for Postgres {
         let sql = "INSERT INTO plugins (tenant, name, paused, config, created) VALUES ($1, $2, false, '{}', $3)
                    ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(plugin).int(now.0)).await?;
+        make_room(&mut tx, tenant, new).await?;
         let sql = "SELECT p.id FROM plugins p WHERE p.tenant = $1 AND p.name = $2";
         let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).text(plugin)).await?;
         for row in &rows {
             let_go(&mut tx, tenant, PluginId(Columns::new(row).int()?), new.room.retired).await?;
         }
-        make_room(&mut tx, tenant, new).await?;
         tx.execute("SELECT put_blob($1, $2)", |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
         let sql = concat!(
             "INSERT INTO plugin_versions AS v
@@ -210,7 +210,7 @@ impl Plugins for Postgres {
     }
 
     async fn component_bytes(&self, tenant: TenantId) -> Result<u64> {
-        let rows = self.read(tenant, retired::KEPT, |args| _ = args.int(tenant.0).text("")).await?;
+        let rows = self.read(tenant, retired::LIVE, |args| _ = args.int(tenant.0)).await?;
         rows.first().map_or(Ok(0), |row| Columns::new(row).count())
     }
 

@@ -13,6 +13,7 @@ use crate::catalogue::Plugin;
 use crate::catalogue::Version;
 use crate::postgres::Postgres;
 use crate::postgres::Transaction;
+use crate::postgres::no_tenant;
 use crate::postgres::plugins::find_plugin;
 use crate::postgres::plugins::no_plugin;
 use crate::postgres::retired::let_go;
@@ -319,7 +320,8 @@ async fn proof(
     now: Timestamp,
 ) -> Result<Option<Preview>> {
     let rows = tx.fetch(ASKS, |args| _ = args.int(tenant.0)).await?;
-    let of_tenant = rows.first().map(|row| asked(&Columns::new(row).text()?)).transpose()?.unwrap_or_default();
+    let row = rows.first().ok_or_else(|| no_tenant(tenant))?;
+    let of_tenant = asked(&Columns::new(row).text()?)?;
     let asked = plugin.policy.and(of_tenant).and(*host);
     if asked.require_preview.is_none() {
         return Ok(None);

@@ -19,7 +19,7 @@ use crate::row::Columns;
 pub(super) async fn let_go(tx: &mut Transaction, tenant: TenantId, plugin: PluginId, kept: u32) -> Result<()> {
     let rows = tx.fetch(retired::COUNT, |args| _ = args.int(tenant.0).int(plugin.0)).await?;
     let count = rows.first().map_or(Ok(0), |row| Columns::new(row).int())?;
-    let beyond = count - i64::from(kept);
+    let beyond = (count - i64::from(kept)).min(retired::BEYOND_MAX);
     if beyond > 0 {
         for version in free(tx, tenant, plugin, beyond).await? {
             remove(tx, tenant, &version).await?;
@@ -35,7 +35,7 @@ pub(super) async fn make_room(tx: &mut Transaction, tenant: TenantId, new: &NewV
     if storage.check(kept, new.wasm.len()).is_ok() {
         return Ok(());
     }
-    let free = free(tx, tenant, retired::ALL, i64::MAX).await?;
+    let free = free(tx, tenant, retired::ALL, retired::ROOM_MAX).await?;
     for version in enough(storage, kept, new.wasm.len(), free)? {
         remove(tx, tenant, &version).await?;
     }
@@ -48,8 +48,7 @@ async fn kept(tx: &mut Transaction, tenant: TenantId, digest: &str) -> Result<Ke
 }
 
 async fn free(tx: &mut Transaction, tenant: TenantId, plugin: PluginId, limit: i64) -> Result<Vec<Free>> {
-    let sql = retired::free!("json_each_text(u.pins::json)");
-    let rows = tx.fetch(sql, |args| _ = args.int(tenant.0).int(plugin.0).int(limit)).await?;
+    let rows = tx.fetch(retired::FREE, |args| _ = args.int(tenant.0).int(plugin.0).int(limit)).await?;
     rows.iter().map(|row| free_row(&mut Columns::new(row))).collect()
 }
 

@@ -358,7 +358,7 @@ impl Plugins for Sqlite {
     }
 
     async fn component_bytes(&self, tenant: TenantId) -> Result<u64> {
-        let rows = self.read(retired::KEPT, |args| _ = args.int(tenant.0).text("")).await?;
+        let rows = self.read(retired::LIVE, |args| _ = args.int(tenant.0)).await?;
         rows.first().map_or(Ok(0), |row| Columns::new(row).count())
     }
 
@@ -413,8 +413,8 @@ fn add_version<'a>(
                    ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.int(tenant.0).text(name).int(now.0)).await?;
         let plugin = find_plugin(tx, *tenant, name).await?;
-        let_go(tx, *tenant, plugin.id, new.room.retired).await?;
         make_room(tx, *tenant, new).await?;
+        let_go(tx, *tenant, plugin.id, new.room.retired).await?;
         let sql = "INSERT INTO blobs (digest, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING";
         tx.execute(sql, |args| _ = args.text(&new.digest).blob(&new.wasm)).await?;
         let sql = "INSERT INTO plugin_versions

@@ -2,17 +2,25 @@
 //!
 //! ```text
 //!  writer ── commit ──▶ look: how long is the log, and how much of it is folded in?
-//!                        │ long: fold (passive: nobody waits for it), until little is left
+//!                        │ long: fold (passive: nobody waits for it) and sync, until little is left
 //!                        ▼
 //!  writer ◀── its turn: folds the little that is left, and the next transaction begins the log anew
 //! ```
 //!
 //! Folding is writing and syncing what 16 MiB of log changed, some 40 ms, and whoever does it waits for it. While the
 //! writer commits, the log is never folded to its end by others, and only then can it begin anew: hence the writer's turn.
-//! Should this fall behind, or fail, the writer folds by itself at [`open::LOG_PAGES_MAX`].
+//! SQLite syncs the database only when it folds to the end, so what is folded here is synced here, and the writer's sync
+//! has little to do. Should this fall behind, or fail, the writer folds by itself at [`open::LOG_PAGES_MAX`].
+//!
+//! # When a sync of the database fails
+//!
+//! The process aborts. The system may take pages for written that are not, and SQLite takes what it folded once for folded:
+//! whatever followed could begin the log anew without them. In the file the log is still whole, and the next process that
+//! opens it folds all of it.
 //!
 //! [`open::LOG_PAGES_MAX`]: super::open::LOG_PAGES_MAX
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -41,8 +49,12 @@ const REST_PAGES: i64 = 128;
 const PASSES: usize = 4;
 /// Between two looks. At 50 MiB a second, the log grows by 1 MiB meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
-/// After a failure.
-const AGAIN: Duration = Duration::from_secs(1);
+/// After a failure. Who ends this waits for it.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// The database's file, to sync what was folded. It is open for as long as any connection is: closing one of a process's
+/// descriptors of a file lets go of all locks that the process has on it, SQLite's too.
+pub(super) type Synced = Arc<File>;
 
 /// Lives as long as the writer's connection: what folds the whole log cannot do so while somebody else folds.
 #[derive(Debug)]
@@ -53,10 +65,10 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(options: SqliteConnectOptions) -> Self {
+    pub(super) fn start(options: SqliteConnectOptions, file: Synced) -> Self {
         let (committed, commits) = mpsc::channel(1);
         let writers_turn = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(run(options, commits, Arc::clone(&writers_turn)));
+        let task = tokio::spawn(run(options, file, commits, Arc::clone(&writers_turn)));
         Self { committed, writers_turn, task }
     }
 
@@ -78,14 +90,44 @@ impl Checkpointer {
 
 /// Folds what is there and whoever reads is past, and waits for nobody.
 pub(super) async fn fold(conn: &mut SqliteConnection) -> Result<()> {
-    fetch(conn, "PRAGMA wal_checkpoint(PASSIVE)", Args::default()).await.map_err(fault::outward)?;
+    fetch(conn, "PRAGMA wal_checkpoint(PASSIVE)", Args::default()).await.map_err(outward)?;
     Ok(())
 }
 
-async fn run(options: SqliteConnectOptions, mut commits: mpsc::Receiver<()>, writers_turn: Arc<AtomicBool>) {
+/// As the caller of what folds the log sees an error; see the module's text for the one that nobody sees.
+pub(super) fn outward(error: sqlx::Error) -> Error {
+    if fault::unsynced(&error) {
+        abort(&error);
+    }
+    fault::outward(error)
+}
+
+fn abort(error: &(dyn std::error::Error + 'static)) -> ! {
+    tracing::error!(
+        error,
+        "the database could not be synced; the process aborts, and the next one finds all of the log"
+    );
+    std::process::abort()
+}
+
+async fn sync(file: &Synced) -> Result<()> {
+    let file = Arc::clone(file);
+    let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+    match synced.map_err(|error| fault::unavailable("the sync broke off", error))? {
+        Ok(()) => Ok(()),
+        Err(error) => abort(&error),
+    }
+}
+
+async fn run(
+    options: SqliteConnectOptions,
+    file: Synced,
+    mut commits: mpsc::Receiver<()>,
+    writers_turn: Arc<AtomicBool>,
+) {
     let mut conn = None;
     while commits.recv().await.is_some() {
-        let rest = match look_after(&mut conn, &options).await {
+        let rest = match look_after(&mut conn, &options, &file).await {
             Ok(is_writers) => {
                 if is_writers {
                     writers_turn.store(true, Ordering::Relaxed);
@@ -108,7 +150,11 @@ async fn run(options: SqliteConnectOptions, mut commits: mpsc::Receiver<()>, wri
 }
 
 /// Folds a log that is long; says whether so little is left that the writer is to do it.
-async fn look_after(conn: &mut Option<SqliteConnection>, options: &SqliteConnectOptions) -> Result<bool> {
+async fn look_after(
+    conn: &mut Option<SqliteConnection>,
+    options: &SqliteConnectOptions,
+    file: &Synced,
+) -> Result<bool> {
     let conn = match conn {
         Some(conn) => conn,
         none => none.insert(options.connect().await.map_err(fault::outward)?),
@@ -122,6 +168,7 @@ async fn look_after(conn: &mut Option<SqliteConnection>, options: &SqliteConnect
             return Ok(true);
         }
         fold(conn).await?;
+        sync(file).await?;
     }
     // A reader is in the way, or the writer is faster: it is told when the log is really long.
     Ok(false)

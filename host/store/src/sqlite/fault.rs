@@ -9,11 +9,16 @@ const CORRUPT: i32 = 11;
 const FULL: i32 = 13;
 const CANTOPEN: i32 = 14;
 const NOTADB: i32 = 26;
+/// A sync failed: a kind of `IOERR`.
+const IOERR_FSYNC: i32 = 1_034;
 
-/// The primary result code, if the database itself answered.
+/// The result code, if the database itself answered.
+fn extended(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error().and_then(DatabaseError::code)?.parse().ok()
+}
+
 fn code(error: &sqlx::Error) -> Option<i32> {
-    let extended: i32 = error.as_database_error().and_then(DatabaseError::code)?.parse().ok()?;
-    Some(extended & 0xff)
+    Some(extended(error)? & 0xff)
 }
 
 /// As the caller sees it.
@@ -33,6 +38,11 @@ pub(super) fn unavailable(reason: impl Into<String>, source: impl std::error::Er
 /// A failure that has no cause but what is said.
 pub(super) fn refused(reason: impl Into<String>) -> Error {
     Error::Unavailable { reason: reason.into(), source: None }
+}
+
+/// Whether a sync failed, so that what was written before it may be lost, and no later sync would say so.
+pub(super) fn unsynced(error: &sqlx::Error) -> bool {
+    extended(error) == Some(IOERR_FSYNC)
 }
 
 /// Whether the connection is not to be trusted any more: after a failed write or sync, what the system's cache holds

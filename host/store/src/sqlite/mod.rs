@@ -120,9 +120,10 @@ impl Sqlite {
     /// Opens the store, or makes it. Refuses if another process has it open, or if a newer program made its tables.
     /// Must be called within a runtime, which the writer then runs on.
     pub async fn open(options: Options) -> Result<Self> {
-        let (core, conn, number) = open::open(options).await?;
+        let opened = open::open(options).await?;
+        let core = Arc::clone(&opened.core);
         let (queue, requests) = mpsc::channel(writer::QUEUE_MAX);
-        let writer = Writer::new(Arc::clone(&core), requests, conn, number);
+        let writer = Writer::new(opened, requests);
         let readers = Readers::new(open::read_options(&core.options), core.options.readers);
         let room_max = u32::try_from(core.options.queue_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
         let room = Arc::new(Semaphore::new(room_max as usize));

@@ -22,6 +22,8 @@ use sqlx::sqlite::SqliteSynchronous;
 
 use crate::Error;
 use crate::Result;
+use crate::sqlite::checkpointer;
+use crate::sqlite::checkpointer::Synced;
 use crate::sqlite::fault;
 use crate::sqlite::memory::Loaded;
 use crate::sqlite::memory::Memory;
@@ -163,8 +165,17 @@ async fn connect(options: &Options) -> Result<SqliteConnection> {
     connect.connect().await.map_err(|error| fault::unavailable(format!("cannot open {shown}"), error))
 }
 
+/// A store that was opened.
+pub(super) struct Opened {
+    pub(super) core: Arc<Core>,
+    pub(super) conn: SqliteConnection,
+    pub(super) synced: Synced,
+    /// The last number given out.
+    pub(super) number: i64,
+}
+
 /// Takes the lock, opens the database, brings its tables up to date, and reads what memory must know.
-pub(super) async fn open(options: Options) -> Result<(Arc<Core>, SqliteConnection, i64)> {
+pub(super) async fn open(options: Options) -> Result<Opened> {
     let lock = lock(&options.path)?;
     let mut conn = connect(&options).await?;
     migrations::run(&mut conn).await?;
@@ -172,11 +183,11 @@ pub(super) async fn open(options: Options) -> Result<(Arc<Core>, SqliteConnectio
     let (loaded, number) = load(&mut conn).await?;
     let memory = Memory::new(options.tail_bytes);
     memory.load(loaded);
-    Ok((
-        Arc::new(Core { options, memory, shards, transactions: AtomicU64::new(0), lock: Mutex::new(Some(lock)) }),
-        conn,
-        number,
-    ))
+    let shown = options.path.display();
+    let file = File::open(&options.path).map_err(|error| fault::unavailable(format!("cannot open {shown}"), error))?;
+    let (transactions, lock) = (AtomicU64::new(0), Mutex::new(Some(lock)));
+    let core = Arc::new(Core { options, memory, shards, transactions, lock });
+    Ok(Opened { core, conn, synced: Arc::new(file), number })
 }
 
 /// Opens the database again after an error. What the log holds is folded in and synced first: after a failed sync
@@ -190,7 +201,7 @@ pub(super) async fn reopen(core: &Core) -> Result<(SqliteConnection, Loaded, i64
 
 /// Folds the whole write-ahead log into the database.
 pub(super) async fn checkpoint(conn: &mut SqliteConnection) -> Result<()> {
-    let rows = fetch(conn, "PRAGMA wal_checkpoint(TRUNCATE)", Args::default()).await.map_err(fault::outward)?;
+    let rows = fetch(conn, "PRAGMA wal_checkpoint(TRUNCATE)", Args::default()).await.map_err(checkpointer::outward)?;
     match rows.first() {
         Some(row) if Columns::new(row).flag()? => Err(fault::refused("a reader is in the way of the checkpoint")),
         _ => Ok(()),

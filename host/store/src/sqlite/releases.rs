@@ -57,6 +57,7 @@ use crate::sqlite::text::Args;
 use crate::sqlite::text::fetch;
 use crate::sqlite::writer::op::BoxFuture;
 use crate::sqlite::writer::transaction::Transaction;
+use crate::sqlite::writer::transaction::no_tenant;
 
 /// A tenant's candidates under way, with their versions.
 pub(super) async fn list_rollouts(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<(Rollout, Version)>> {
@@ -199,7 +200,8 @@ async fn proof(
     now: Timestamp,
 ) -> Result<Option<Preview>> {
     let rows = tx.fetch(ASKS, |args| _ = args.int(tenant.0)).await?;
-    let of_tenant = rows.first().map(|row| asked(&Columns::new(row).text()?)).transpose()?.unwrap_or_default();
+    let row = rows.first().ok_or_else(|| no_tenant(tenant))?;
+    let of_tenant = asked(&Columns::new(row).text()?)?;
     let asked = plugin.policy.and(of_tenant).and(*host);
     if asked.require_preview.is_none() {
         return Ok(None);

@@ -36,10 +36,12 @@ use crate::Result;
 use crate::assemble::Incoming;
 use crate::log::Appended;
 use crate::sqlite::checkpointer::Checkpointer;
+use crate::sqlite::checkpointer::Synced;
 use crate::sqlite::checkpointer::fold;
 use crate::sqlite::fault;
 use crate::sqlite::open;
 use crate::sqlite::open::Core;
+use crate::sqlite::open::Opened;
 use crate::sqlite::writer::events::Events;
 use crate::sqlite::writer::events::put_progress;
 use crate::sqlite::writer::op::Op;
@@ -61,15 +63,17 @@ pub(super) struct Writer {
     conn: Option<SqliteConnection>,
     /// As long as there is a connection.
     checkpointer: Option<Checkpointer>,
+    synced: Synced,
     /// The last number given out.
     number: i64,
     versions: Versions,
 }
 
 impl Writer {
-    pub(super) fn new(core: Arc<Core>, queue: mpsc::Receiver<Op>, conn: SqliteConnection, number: i64) -> Self {
-        let checkpointer = Some(Checkpointer::start(open::fold_options(&core.options)));
-        Self { core, queue, conn: Some(conn), checkpointer, number, versions: Versions::default() }
+    pub(super) fn new(opened: Opened, queue: mpsc::Receiver<Op>) -> Self {
+        let Opened { core, conn, synced, number } = opened;
+        let checkpointer = Some(Checkpointer::start(open::fold_options(&core.options), Arc::clone(&synced)));
+        Self { core, queue, conn: Some(conn), checkpointer, synced, number, versions: Versions::default() }
     }
 
     /// Writes until it is told to close, or nobody is left who could ask for anything.
@@ -125,7 +129,8 @@ impl Writer {
             self.number = self.number.max(number);
             self.versions.clear();
             self.core.memory.load(loaded);
-            self.checkpointer = Some(Checkpointer::start(open::fold_options(&self.core.options)));
+            let fold = open::fold_options(&self.core.options);
+            self.checkpointer = Some(Checkpointer::start(fold, Arc::clone(&self.synced)));
             self.conn = Some(conn);
         }
         Ok(())
