@@ -137,7 +137,7 @@ impl Problem {
             "version {version} of plugin `{plugin}` was let go: it was retired, and only the newest retired versions are kept"
         );
         Self::new(Code::NotFound, detail)
-            .hint("its history is kept; upload the component again, and it is a new version")
+            .hint("its history is kept; `bulkhead plugin replay RUN --component FILE` makes its recorded calls with a component of yours")
     }
 
     /// A fault of the host. The cause goes to the log only.

@@ -220,8 +220,11 @@ pub fn problem(refused: Refused) -> Problem {
         Quota::Storage => Code::LimitStorage,
         Quota::Rate | Quota::Concurrency | Quota::Fuel => Code::LimitRate,
     };
-    Problem::new(code, refused.to_string())
-        .hint("send it again after `Retry-After`; GET /v1/quotas says how the tenant stands")
-        .with("quota", refused.quota.name())
-        .with("limit", refused.limit)
+    let hint = match refused.quota {
+        Quota::Storage => {
+            "retire versions that are not used any more, or let plugins delete state; `bulkhead quota` says how much there is"
+        }
+        _ => "send it again after `Retry-After`; `bulkhead quota` says how the tenant stands",
+    };
+    Problem::new(code, refused.to_string()).hint(hint).with("quota", refused.quota.name()).with("limit", refused.limit)
 }

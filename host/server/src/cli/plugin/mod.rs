@@ -116,7 +116,7 @@ enum Action {
     },
     /// One plugin with its versions, what it may do and what is tried of it
     Show(show::Show),
-    /// Let new runs use a version; what has begun ends on the version that began it
+    /// Let runs use a version; what is tried again moves to it, unless its manifest says `retry = "stay"`
     Activate {
         /// Its name
         name: String,

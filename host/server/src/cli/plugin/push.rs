@@ -155,7 +155,12 @@ fn next(answer: &Value, name: &str) -> Option<String> {
         "retired" => Some(format!(
             "version {version}, the same bytes with the same manifest, is retired: it is not used any more"
         )),
-        _ => Some(format!("next: bulkhead plugin activate {name} {version}")),
+        _ => {
+            let warnings = answer["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let asks = warnings.iter().any(|warning| warning.to_string().contains("bulkhead plugin preview"));
+            let verb = if asks { "preview" } else { "activate" };
+            Some(format!("next: bulkhead plugin {verb} {name} {version}"))
+        }
     }
 }
 
@@ -260,13 +265,13 @@ impl Component {
 
 /// The manifest of a file that is sent. A source has one of its own name or none: in the folder of another plugin, that
 /// one's `plugin.toml` would make it a version of the other, with the other's grants.
-fn beside(file: &Path, is_source: bool) -> Option<PathBuf> {
+pub fn beside(file: &Path, is_source: bool) -> Option<PathBuf> {
     let own = file.with_extension("toml");
     let folders = (!is_source).then(|| file.with_file_name("plugin.toml"));
     [Some(own), folders].into_iter().flatten().find(|path| path.is_file())
 }
 
-fn is_source(file: &Path) -> bool {
+pub fn is_source(file: &Path) -> bool {
     file.extension().is_some_and(|ending| ending == "js" || ending == "mjs")
 }
 

@@ -18,6 +18,7 @@ use crate::cli::paint::clean;
 use crate::cli::plugin::local;
 use crate::cli::plugin::local::Bench;
 use crate::cli::plugin::local::Project;
+use crate::cli::plugin::push;
 use crate::cli::plugin::report;
 use crate::cli::plugin::test;
 use crate::cli::screen;
@@ -86,14 +87,10 @@ async fn component(path: &Path, bench: &Bench) -> Result<(Vec<u8>, Manifest)> {
         let project = Project::open(path).await?;
         return Ok((project.component().await?, project.manifest));
     }
-    let wasm = if path.extension().is_some_and(|ending| ending == "js") {
-        script(path, bench).await?
-    } else {
-        input::bytes(path).await?
-    };
-    let beside = [path.with_extension("toml"), path.with_file_name(local::MANIFEST)];
-    let manifest = match beside.iter().find(|file| file.is_file()) {
-        Some(file) => local::document(file).await?.manifest,
+    let is_source = push::is_source(path);
+    let wasm = if is_source { script(path, bench).await? } else { input::bytes(path).await? };
+    let manifest = match push::beside(path, is_source) {
+        Some(file) => local::document(&file).await?.manifest,
         None => Manifest::bare(&path.file_stem().unwrap_or_default().to_string_lossy()),
     };
     Ok((wasm, manifest))
