@@ -32,35 +32,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
     WHERE tenant = this_tenant() GROUP BY 1
 $$;
 
--- Makes one row of each line of a statement of usage of which there are several; says how many rows went.
-CREATE OR REPLACE FUNCTION fold_usage() RETURNS BIGINT
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
+-- Moves what was accepted into `usage`; says how many rows that made. One node at a time, and nobody waits for it.
+CREATE FUNCTION fold_accepted() RETURNS BIGINT LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
 DECLARE
-    folded BIGINT;
+    made BIGINT := 0;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(1112886325, 0) THEN
-        RETURN 0;
+    IF pg_try_advisory_xact_lock(1112886325, 1) THEN
+        WITH gone AS (DELETE FROM accepted RETURNING day, tenants)
+        INSERT INTO usage (tenant, day, plugin, rule, events)
+        SELECT tenant, g.day, '', '', count(*) FROM gone g CROSS JOIN LATERAL unnest(g.tenants) AS tenant GROUP BY 1, 2;
+        GET DIAGNOSTICS made = ROW_COUNT;
     END IF;
-    WITH gone AS (DELETE FROM accepted RETURNING day, tenants)
-    INSERT INTO usage (tenant, day, plugin, rule, events)
-    SELECT tenant, g.day, '', '', count(*) FROM gone g CROSS JOIN LATERAL unnest(g.tenants) AS tenant GROUP BY 1, 2;
-    WITH line AS (
-        SELECT tenant, day, plugin, rule FROM usage GROUP BY 1, 2, 3, 4 HAVING count(*) > 1
-    ), gone AS (
-        DELETE FROM usage u USING line l
-        WHERE u.tenant = l.tenant AND u.day = l.day AND u.plugin = l.plugin AND u.rule = l.rule RETURNING u.*
-    ), added AS (
-        INSERT INTO usage SELECT tenant, day, plugin, rule, sum(events), sum(attempts), sum(done), sum(failed), sum(fuel),
-                                 sum(micros), sum(emitted), sum(deliveries) FROM gone GROUP BY 1, 2, 3, 4
-    ) SELECT count(*) INTO folded FROM gone;
-    WITH line AS (
-        SELECT tenant, day, plugin, rule, unit FROM usage_units GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1
-    ), gone AS (
-        DELETE FROM usage_units u USING line l
-        WHERE u.tenant = l.tenant AND u.day = l.day AND u.plugin = l.plugin AND u.rule = l.rule AND u.unit = l.unit
-        RETURNING u.*
-    )
-    INSERT INTO usage_units
-    SELECT tenant, day, plugin, rule, unit, sum(amount) FROM gone GROUP BY 1, 2, 3, 4, 5;
-    RETURN folded;
+    RETURN made;
 END $$;

@@ -1,5 +1,5 @@
-//! Lets retired versions go. Whoever calls has the tenant's row already: the lock on components, which all tenants share,
-//! comes after it.
+//! Lets retired versions go. Whoever calls has the tenant's row already: the lock on a component, which other tenants may
+//! have, too, comes after it.
 
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;

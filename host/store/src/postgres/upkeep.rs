@@ -28,6 +28,7 @@ impl Upkeep for Postgres {
     async fn host_tidy(&self) -> Result<()> {
         let mut session = Session::take(&self.0.pool, PATIENT).await?;
         session.fetch("SELECT grow()", Args::default()).await?;
+        session.fetch("SELECT fold_accepted()", Args::default()).await?;
         session.fetch("SELECT fold_usage()", Args::default()).await?;
         Ok(())
     }
@@ -64,7 +65,7 @@ impl Upkeep for Postgres {
             Mark::Usage => {
                 if let Some(before) = expiry.usage {
                     // What is not folded yet may be of an old day, too.
-                    self.count("SELECT fold_usage()", |_| {}).await?;
+                    self.count("SELECT fold_accepted()", |_| {}).await?;
                     let sql = "SELECT retire_usage($1, $2)";
                     retired.usage = self.count(sql, |args| _ = args.int(before.day()).int(ROWS)).await?;
                 }
