@@ -68,7 +68,7 @@ fn whole_one(shelf: &Path) -> Result<Option<PathBuf>> {
     Ok(found.into_iter().max().map(|(_, path)| path))
 }
 
-/// The version of rustc-web that apt would give, after `apt-get update` if it knows of none.
+/// The version of rustc-web that apt would give.
 fn candidate() -> Result<String> {
     if !apt::is_here() {
         bail!(
@@ -77,10 +77,8 @@ fn candidate() -> Result<String> {
              Run `rustup target add {TARGET}` where that is allowed"
         );
     }
-    if let Some(version) = known_candidate()? {
-        return Ok(version);
-    }
-    apt::update()?;
+    // Debian's first rustc-web lacks the sources that std needs; its security archive has a later one.
+    apt::freshen();
     known_candidate()?.with_context(|| {
         format!(
             "apt knows no `rustc-web` here (Debian 12 has it in its security archive); \
