@@ -4,7 +4,9 @@ use clap::Args;
 use clap::Subcommand;
 use serde_json::json;
 
+use crate::auth::text;
 use crate::cli::connection::Connection;
+use crate::cli::error::Error;
 use crate::cli::error::Result;
 use crate::cli::screen;
 use crate::cli::screen::Cell;
@@ -19,7 +21,7 @@ const EXAMPLES: &str = "Examples:
   bulkhead key create acme --scope publish --note webshop
   export BULKHEAD_KEY=$(bulkhead key create acme --quiet)
   bulkhead key list acme
-  bulkhead key revoke acme key_01J…";
+  bulkhead key revoke acme q7w2mz5kfh3a                     # its id, or the whole key";
 
 const COLUMNS: &[Column] = &[
     ("ID", "/id", Cell::Text),
@@ -68,7 +70,7 @@ enum Action {
     Revoke {
         /// Whose
         tenant: String,
-        /// The key's id, as `list` shows it
+        /// The key's id, as `list` shows it, or the whole key
         id: String,
     },
 }
@@ -88,13 +90,27 @@ impl Key {
                     Output::Json => return screen::json(&key),
                     Output::Table => screen::line(&at(&key, "/key"))?,
                 }
-                if quiet { Ok(()) } else { screen::note("This is the only time that the key is shown.") }
+                if quiet {
+                    return Ok(());
+                }
+                let id = at(&key, "/id");
+                screen::note(&format!("This is the only time that the key is shown. It is listed and revoked as {id}."))
             }
             Action::List { tenant, listing } => {
                 let items = client.list(&["admin", "v1", "tenants", &tenant, "keys"], &[], listing.limit).await?;
                 screen::list(items, listing.output, COLUMNS, &format!("no keys yet: bulkhead key create {tenant}"))
             }
             Action::Revoke { tenant, id } => {
+                // A secret has no business in a URL.
+                let id = match text::parse(id.trim()) {
+                    Some(shown) => shown.id,
+                    None if text::is_in(&id) => {
+                        return Err(Error::Usage(
+                            "that is a key with a typing error; `key list` shows its id".to_owned(),
+                        ));
+                    }
+                    None => id.trim().to_owned(),
+                };
                 client.delete(&["admin", "v1", "tenants", &tenant, "keys", &id]).await?;
                 screen::line(&format!("key {id} of {tenant} is revoked"))
             }
