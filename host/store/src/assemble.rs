@@ -12,6 +12,8 @@ use bulkhead_domain::id::TenantId;
 
 use crate::log::EventQuery;
 use crate::log::NewEvent;
+use crate::log::TAIL_BYTES;
+use crate::log::Tail;
 use crate::upkeep::EXPIRED;
 use crate::work::BatchLimits;
 use crate::work::Commit;
@@ -69,6 +71,15 @@ pub(crate) fn cut_due(due: Vec<Due>, bytes_max: usize) -> Vec<Due> {
         first || bytes <= bytes_max
     };
     due.into_iter().take_while(fits).collect()
+}
+
+/// The next events of a log, of which `found` has as many as may be looked at.
+pub(crate) fn tail(found: Vec<Logged>, after: Position, kind: Option<&str>, limit: u32) -> Tail {
+    let full = found.len() >= limit as usize;
+    let (mut events, cut) = cut(found.into_iter(), BatchLimits { events: limit, bytes: TAIL_BYTES, due: 0 });
+    let reached = events.last().map_or(after, |event| event.position);
+    events.retain(|event| kind.is_none_or(|kind| event.event.kind == kind));
+    Tail { events, reached, more: full || cut }
 }
 
 /// Each head, then what is behind it.

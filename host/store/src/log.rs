@@ -59,6 +59,20 @@ pub struct EventQuery {
     pub limit: u32,
 }
 
+/// Bytes of payloads that [`Log::tail`] gives at a time; one event is always given, however large.
+pub const TAIL_BYTES: usize = 256 << 10;
+
+/// The next events of a tenant's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// Those that were wanted, oldest first.
+    pub events: Vec<Logged>,
+    /// Everything up to here was looked at.
+    pub reached: Position,
+    /// A limit was reached: there may be more.
+    pub more: bool,
+}
+
 /// Appending and reading events.
 #[async_trait]
 pub trait Log: Send + Sync {
@@ -75,9 +89,10 @@ pub trait Log: Send + Sync {
     /// Events by query.
     async fn events(&self, tenant: TenantId, query: &EventQuery) -> Result<Vec<Logged>>;
 
-    /// The events that were recorded beyond `after`, oldest first, for live streams. Never passes a position below which
-    /// an append may still become visible.
-    async fn tail(&self, tenant: TenantId, after: Position, limit: u32) -> Result<Vec<Logged>>;
+    /// The events that were recorded beyond `after`, oldest first, for live streams: looks at up to `limit` of them, and
+    /// leaves those out that are not of type `kind`, if one is given. Bounded by [`TAIL_BYTES`], too. Never passes a
+    /// position below which an append may still become visible.
+    async fn tail(&self, tenant: TenantId, after: Position, kind: Option<&str>, limit: u32) -> Result<Tail>;
 
     /// The position up to which [`Log::tail`] would read now.
     async fn head(&self, tenant: TenantId) -> Result<Position>;

@@ -422,8 +422,8 @@ async fn hostile_values_are_values() {
         furnish(&store, attacker, fence, word).await.unwrap_or_else(|error| panic!("{word:?}: {error:?}"));
         // They come back as they were; a zero, which Postgres has not, as the sign for it.
         let kept = word.replace('\0', "\u{2400}");
-        let events = store.tail(attacker, bulkhead_domain::id::Position::ZERO, 10).await;
-        let events = events.unwrap_or_else(|error| panic!("{word:?}: {error:?}"));
+        let events = store.tail(attacker, bulkhead_domain::id::Position::ZERO, None, 10).await;
+        let events = events.unwrap_or_else(|error| panic!("{word:?}: {error:?}")).events;
         assert_eq!(events.len(), 3, "{word:?}");
         assert_eq!(events[0].event.key.as_deref(), Some(kept.as_str()));
         assert_eq!(events[0].event.data, word.as_bytes(), "payloads are bytes");
@@ -458,8 +458,12 @@ async fn a_commit_that_names_anothers_things_does_not_reach_them() {
     let before = dump_of(&server.database, victim);
     let plugin =
         store.plugin(victim, "precious").await.expect("because it is there").expect("because it is there").0.id;
-    let cause =
-        store.tail(victim, bulkhead_domain::id::Position::ZERO, 1).await.expect("because it is there").remove(0);
+    let cause = store
+        .tail(victim, bulkhead_domain::id::Position::ZERO, None, 1)
+        .await
+        .expect("because it is there")
+        .events
+        .remove(0);
     let batch = store.read_batch(attacker, home(attacker), NOW, ALL).await.expect("because the store answers");
     let mut commit = commit_of(attacker, fence, &batch);
     effects(&mut commit, &cause, plugin, "precious");

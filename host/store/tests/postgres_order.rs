@@ -87,7 +87,7 @@ async fn append(store: Postgres, tenant: TenantId, id: &'static str) -> Position
 }
 
 async fn seen(store: &Postgres, tenant: TenantId, after: Position) -> Vec<Position> {
-    let events = store.tail(tenant, after, 100).await.expect("because the store answers");
+    let events = store.tail(tenant, after, None, 100).await.expect("because the store answers").events;
     events.iter().map(|event| event.position).collect()
 }
 
@@ -198,7 +198,7 @@ async fn follow(store: Postgres, tenant: TenantId, ended: Arc<AtomicBool>) -> Ve
     loop {
         // Looked at before, so that after the last append there is one more look.
         let last = ended.load(Ordering::SeqCst);
-        let events = store.tail(tenant, read[read.len() - 1], 7).await.expect("because the store answers");
+        let events = store.tail(tenant, read[read.len() - 1], None, 7).await.expect("because the store answers").events;
         read.extend(events.iter().map(|event| event.position));
         if last && events.is_empty() {
             read.remove(0);
@@ -288,7 +288,7 @@ async fn slow_appends_of_two_nodes_reach_readers_and_dispatch_once_and_in_order(
         assert_eq!(added[tenant].difference(&read).next(), None, "a reader skips nothing");
         more += read.len() - added[tenant].len();
         // What is there now, by lane.
-        let all = b.tail(*tenant, Position::ZERO, 10_000).await.expect("because the store answers");
+        let all = b.tail(*tenant, Position::ZERO, None, 10_000).await.expect("because the store answers").events;
         assert_eq!(all.iter().map(|event| event.position).collect::<BTreeSet<_>>(), read, "a reader sees all there is");
         for (shard, _) in fences.iter().take(2) {
             let lane: Vec<Position> =

@@ -67,6 +67,21 @@ impl Database {
     pub fn host_url(&self) -> &str {
         &self.host_url
     }
+
+    /// The same by way of another port of this machine.
+    #[must_use]
+    pub fn host_url_by(&self, port: u16) -> String {
+        let own = format!(":{}/", self.port());
+        self.host_url.replace(&own, &format!(":{port}/"))
+    }
+
+    /// The server's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let place = self.host_url.rsplit_once('/').map_or("", |(place, _)| place);
+        let port = place.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        port.expect("because it was made with one")
+    }
 }
 
 impl Drop for Database {

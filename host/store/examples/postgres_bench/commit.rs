@@ -1,12 +1,12 @@
 //! Commit: full batches from append to commit, and the round trips to the server that they take.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
+use bulkhead_services::Relay;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
@@ -23,7 +23,6 @@ use crate::load::event;
 use crate::load::fences;
 use crate::load::payload;
 use crate::load::tenants;
-use crate::relay;
 
 #[derive(Default)]
 struct Spent {
@@ -37,18 +36,17 @@ pub async fn run(time: Duration) -> Result<(), Failure> {
     println!("commit: batches of {BATCH} events of 1 KiB, a run and a state write each, and one key that all write");
     for (count, counted) in [(1, false), (16, false), (16, true)] {
         let ground = Ground::new().await?;
-        let (port, trips) = relay::start(ground.cluster.port()).await?;
-        let url = ground.database.host_url();
-        let relayed = url.replace(&format!(":{}/", ground.cluster.port()), &format!(":{port}/"));
+        let relay = Relay::start(ground.cluster.port())?;
+        let (url, relayed) = (ground.database.host_url(), ground.database.host_url_by(relay.port()));
         let store = Postgres::open(Options::new(if counted { &relayed } else { url })).await?;
         let fences = fences(&store).await?;
         let tenants = tenants(&store, count).await?;
         // The first round prepares statements on every connection.
         let time = if counted { time / 2 } else { time };
         round(&store, &tenants, &fences, time / 10).await?;
-        let (before, begin) = (trips.load(Ordering::Relaxed), Instant::now());
+        let (before, begin) = (relay.trips(), Instant::now());
         let all = round(&store, &tenants, &fences, time).await?;
-        let trips = trips.load(Ordering::Relaxed) - before;
+        let trips = relay.trips() - before;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / all.events.max(1) as f64;
         let rate = all.events as f64 / begin.elapsed().as_secs_f64();
         if counted {

@@ -16,7 +16,6 @@ mod append;
 mod commit;
 mod idle;
 mod load;
-mod relay;
 
 use std::time::Duration;
 

@@ -56,7 +56,7 @@ pub async fn events_are_the_tenants_own(world: &mut World) -> Result<()> {
     let key = of_a.event.event_key();
     assert_eq!(world.store.events_by_id(b, "1").await?, []);
     assert_eq!(world.store.event_by_key(b, key).await?, None);
-    assert_eq!(world.store.tail(b, Position::ZERO, 10).await?, []);
+    assert_eq!(world.store.tail(b, Position::ZERO, None, 10).await?.events, []);
     assert_eq!(world.store.head(b).await?, Position::ZERO);
     for correlation in [None, Some("1".to_owned())] {
         let query = EventQuery { correlation, limit: 10, ..EventQuery::default() };
@@ -66,7 +66,28 @@ pub async fn events_are_the_tenants_own(world: &mut World) -> Result<()> {
     assert_eq!(world.store.events_by_id(b, "1").await?, std::slice::from_ref(&of_b));
     assert_eq!(world.store.event_by_key(b, key).await?, Some(of_b));
     assert_eq!(world.store.event_by_key(a, key).await?, Some(of_a.clone()));
-    assert_eq!(world.store.tail(a, Position::ZERO, 10).await?, [of_a]);
+    assert_eq!(world.store.tail(a, Position::ZERO, None, 10).await?.events, [of_a]);
+    Ok(())
+}
+
+pub async fn looks_at_the_same_time_are_the_tenants_own(world: &mut World) -> Result<()> {
+    let mut looks = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let tenant = world.tenant(&number.to_string()).await?;
+        let id = format!("of {number}");
+        let logged = event(world, tenant, &id).await?;
+        for after in [Position::ZERO, logged.position] {
+            let (store, logged) = (world.store.clone(), logged.clone());
+            looks.spawn(async move {
+                let expected = if after == Position::ZERO { vec![logged] } else { vec![] };
+                Ok::<_, crate::Error>((store.tail(tenant, after, None, 10).await?.events, expected))
+            });
+        }
+    }
+    for look in looks.join_all().await {
+        let (found, expected) = look?;
+        assert_eq!(found, expected);
+    }
     Ok(())
 }
 

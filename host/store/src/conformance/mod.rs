@@ -128,6 +128,7 @@ suite! { $
     }
     isolation {
         events_are_the_tenants_own,
+        looks_at_the_same_time_are_the_tenants_own,
         batches_are_the_tenants_own,
         runs_are_the_tenants_own,
         decisions_on_runs_touch_the_tenants_own,
@@ -164,6 +165,8 @@ suite! { $
         a_correlation_gathers_what_followed,
         an_id_finds_one_event_per_source,
         the_tail_is_in_order_over_all_shards,
+        the_tail_leaves_other_types_out,
+        the_tail_is_bounded_in_bytes,
     }
     releases {
         every_decision_is_in_the_history,

@@ -9,6 +9,7 @@ use super::world::World;
 use super::world::at;
 use crate::Result;
 use crate::log::EventQuery;
+use crate::log::TAIL_BYTES;
 
 fn ids(events: &[Logged]) -> Vec<&str> {
     events.iter().map(|event| event.event.id.as_str()).collect()
@@ -124,18 +125,53 @@ pub async fn an_id_finds_one_event_per_source(world: &mut World) -> Result<()> {
 pub async fn the_tail_is_in_order_over_all_shards(world: &mut World) -> Result<()> {
     let tenant = world.tenant("a").await?;
     assert_eq!(world.store.head(tenant).await?, Position::ZERO);
-    assert_eq!(world.store.tail(tenant, Position::ZERO, 10).await?, []);
+    assert_eq!(world.store.tail(tenant, Position::ZERO, None, 10).await?.events, []);
     let logged = ten(world, tenant).await?;
     let head = world.store.head(tenant).await?;
     assert_eq!(head, logged[9].position);
-    let first = world.store.tail(tenant, Position::ZERO, 4).await?;
-    let rest = world.store.tail(tenant, first[3].position, 100).await?;
+    let first = world.store.tail(tenant, Position::ZERO, None, 4).await?.events;
+    let rest = world.store.tail(tenant, first[3].position, None, 100).await?.events;
     assert_eq!([first, rest].concat(), logged);
-    assert_eq!(world.store.tail(tenant, head, 10).await?, []);
+    assert_eq!(world.store.tail(tenant, head, None, 10).await?.events, []);
     let more = world.append(vec![world.event(tenant, "more")]).await?;
-    assert_eq!(world.store.tail(tenant, head, 10).await?, more);
+    assert_eq!(world.store.tail(tenant, head, None, 10).await?.events, more);
     world.restart().await;
-    assert_eq!(world.store.tail(tenant, head, 10).await?, more);
+    assert_eq!(world.store.tail(tenant, head, None, 10).await?.events, more);
     assert_eq!(world.store.head(tenant).await?, more[0].position);
+    Ok(())
+}
+
+pub async fn the_tail_leaves_other_types_out(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let none = world.store.tail(tenant, Position(7), Some("test.even"), 4).await?;
+    assert_eq!((none.events, none.reached, none.more), (vec![], Position(7), false));
+    let logged = ten(world, tenant).await?;
+    let tail = world.store.tail(tenant, Position::ZERO, Some("test.even"), 5).await?;
+    assert_eq!(ids(&tail.events).concat(), "024");
+    assert_eq!((tail.reached, tail.more), (logged[4].position, true), "as far as was looked");
+    let rest = world.store.tail(tenant, tail.reached, Some("test.even"), 100).await?;
+    assert_eq!(ids(&rest.events).concat(), "68");
+    assert_eq!((rest.reached, rest.more), (logged[9].position, false), "what is left out is passed, too");
+    let no = world.store.tail(tenant, Position::ZERO, Some("test"), 9).await?;
+    assert_eq!((no.events, no.reached, no.more), (vec![], logged[8].position, true));
+    Ok(())
+}
+
+pub async fn the_tail_is_bounded_in_bytes(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let sizes = [TAIL_BYTES + 1, TAIL_BYTES / 2, TAIL_BYTES / 2, 1, 0, TAIL_BYTES * 2];
+    let events = sizes.iter().enumerate().map(|(number, size)| {
+        let mut new = world.event(tenant, &number.to_string());
+        new.event.data = vec![b'1'; *size].into();
+        new
+    });
+    let logged = world.append(events.collect()).await?;
+    let mut after = Position::ZERO;
+    for (expected, more) in [("0", true), ("12", true), ("34", true), ("5", false)] {
+        let tail = world.store.tail(tenant, after, None, 100).await?;
+        assert_eq!((ids(&tail.events).concat().as_str(), tail.more), (expected, more));
+        after = tail.reached;
+    }
+    assert_eq!(after, logged[5].position);
     Ok(())
 }

@@ -242,7 +242,7 @@ pub async fn more_than_a_slice_goes(world: &mut World) -> Result<()> {
         world.append((0..500).map(event).collect()).await?;
     }
     world.change(tenant, vec![]).await?;
-    let held = world.store.tail(other, Position::ZERO, 1).await?.remove(0);
+    let held = world.store.tail(other, Position::ZERO, None, 1).await?.events.remove(0);
     world.change(other, vec![put(&held, RULE, Waiting::Held)]).await?;
     world.turn_over().await;
     let gone = retire(world, &EVENTS).await?;

@@ -20,7 +20,6 @@ use std::time::Duration;
 use bulkhead_domain::id::EventKey;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
@@ -34,7 +33,7 @@ use crate::assemble::Incoming;
 use crate::log::Appended;
 use crate::postgres::fault;
 use crate::postgres::no_tenant;
-use crate::postgres::text;
+use crate::postgres::session::Sessions;
 use crate::postgres::text::Args;
 use crate::row::Columns;
 use crate::row::USUAL_TYPE;
@@ -69,14 +68,14 @@ pub(super) struct Appends {
     workers: Mutex<Vec<JoinHandle<()>>>,
     /// Tenants never go, so what was found once is there.
     known: Mutex<HashSet<TenantId>>,
-    pool: PgPool,
+    sessions: Arc<Sessions>,
 }
 
 impl Appends {
-    pub(super) fn start(pool: PgPool, appenders: usize) -> Self {
+    pub(super) fn start(sessions: Arc<Sessions>, appenders: usize) -> Self {
         let start = |_| {
             let (queue, requests) = mpsc::channel(QUEUE_MAX);
-            (queue, tokio::spawn(work(pool.clone(), requests)))
+            (queue, tokio::spawn(work(Arc::clone(&sessions), requests)))
         };
         let (queues, workers) = (0..appenders.max(1)).map(start).unzip();
         Self {
@@ -84,7 +83,7 @@ impl Appends {
             room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
             workers: Mutex::new(workers),
             known: Mutex::default(),
-            pool,
+            sessions,
         }
     }
 
@@ -134,7 +133,7 @@ impl Appends {
         }
         let mut args = Args::default();
         args.ints(new.iter().map(|tenant| tenant.0));
-        let rows = text::fetch_pooled(&self.pool, "SELECT * FROM known_tenants($1)", args).await?;
+        let rows = self.sessions.fetch("SELECT * FROM known_tenants($1)", args).await?;
         let found: HashSet<TenantId> =
             rows.iter().map(|row| Ok(TenantId(Columns::new(row).int()?))).collect::<Result<_>>()?;
         self.known.lock().unwrap_or_else(PoisonError::into_inner).extend(&found);
@@ -146,7 +145,7 @@ fn bytes_of(events: &[Incoming]) -> usize {
     events.iter().map(|event| event.new.event.data.len() + 512).sum()
 }
 
-async fn work(pool: PgPool, mut requests: mpsc::Receiver<Request>) {
+async fn work(sessions: Arc<Sessions>, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = next(&mut requests).await {
         let (mut events, mut bytes) = (first.events.len(), bytes_of(&first.events));
         let mut round = vec![first];
@@ -159,7 +158,7 @@ async fn work(pool: PgPool, mut requests: mpsc::Receiver<Request>) {
             bytes += bytes_of(&next.events);
             round.push(next);
         }
-        work_off(&pool, round).await;
+        work_off(&sessions, round).await;
     }
 }
 
@@ -173,8 +172,8 @@ async fn next(requests: &mut mpsc::Receiver<Request>) -> Option<Request> {
     }
 }
 
-async fn work_off(pool: &PgPool, round: Vec<Request>) {
-    match call(pool, &round).await {
+async fn work_off(sessions: &Arc<Sessions>, round: Vec<Request>) {
+    match call(sessions, &round).await {
         Ok(answers) => {
             for (request, answer) in round.into_iter().zip(answers) {
                 // The caller may have gone away; what it asked for has happened all the same.
@@ -184,26 +183,16 @@ async fn work_off(pool: &PgPool, round: Vec<Request>) {
         // The server refused the call as it was, so nothing happened: who fails by itself fails alone.
         Err(error) if round.len() > 1 && is_refusal(&error) => {
             for request in round {
-                let answer = call(pool, std::slice::from_ref(&request)).await.map(|mut answers| answers.remove(0));
+                let answer = call(sessions, std::slice::from_ref(&request)).await.map(|mut answers| answers.remove(0));
                 let _ = request.reply.send(answer);
             }
         }
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, requests = round.len(), "appends failed");
             for request in round {
-                let _ = request.reply.send(Err(again(&error)));
+                let _ = request.reply.send(Err(fault::again(&error)));
             }
         }
-    }
-}
-
-/// The same error for one more caller. Its cause goes to the log, not to each of them.
-fn again(error: &Error) -> Error {
-    match error {
-        Error::Full => Error::Full,
-        Error::Damaged(what) => Error::Damaged(what.clone()),
-        Error::Unavailable { reason, .. } => fault::refused(reason.clone()),
-        other => fault::refused(other.to_string()),
     }
 }
 
@@ -219,7 +208,7 @@ fn is_refusal(error: &Error) -> bool {
 /// A row that fits no segment: the ones at hand are used up.
 const NO_SEGMENT: &str = "23514";
 
-async fn call(pool: &PgPool, round: &[Request]) -> Result<Vec<Vec<Appended>>> {
+async fn call(sessions: &Arc<Sessions>, round: &[Request]) -> Result<Vec<Vec<Appended>>> {
     let mut by_key: HashMap<(TenantId, EventKey), usize> = HashMap::new();
     let mut candidates: Vec<&Incoming> = Vec::new();
     // For each request, for each event: the candidate that stands for it, and whether it is that one itself.
@@ -240,11 +229,11 @@ async fn call(pool: &PgPool, round: &[Request]) -> Result<Vec<Vec<Appended>>> {
         let mut args = Args::default();
         args.ints(candidates.iter().map(|event| event.new.tenant.0));
         bind_events(&candidates, &mut args);
-        text::fetch_pooled(pool, sql, args).await
+        sessions.fetch(sql, args).await
     };
     let mut answer = run().await;
     if answer.as_ref().is_err_and(|error| fault::code(error) == Some(NO_SEGMENT)) {
-        text::fetch_pooled(pool, "SELECT grow()", Args::default()).await?;
+        sessions.fetch("SELECT grow()", Args::default()).await?;
         answer = run().await;
     }
     let (given, at) = answered(&answer?)?;

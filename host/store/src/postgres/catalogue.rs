@@ -137,15 +137,19 @@ impl Keys for Postgres {
     }
 
     async fn host_key(&self, id: &str) -> Result<Option<(Key, Option<Tenant>)>> {
-        let sql = concat!("SELECT ", key_columns!(), " FROM find_keys($1, NULL, false) k");
+        let sql = concat!(
+            "SELECT ",
+            key_columns!(),
+            ", ",
+            tenant_columns!(),
+            " FROM find_keys($1, NULL, false) k LEFT JOIN LATERAL tenant_of(k.tenant) t ON true"
+        );
         let rows = self.call(sql, |args| _ = args.text(id)).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let found = key(&mut Columns::new(row))?;
-        let of = match found.tenant {
-            Some(tenant) => self.tenant(tenant).await?,
-            None => None,
-        };
-        Ok(Some((found, of)))
+        let mut columns = Columns::new(row);
+        let key = key(&mut columns)?;
+        let tenant = key.tenant.map(|_| tenant(&mut columns)).transpose()?;
+        Ok(Some((key, tenant)))
     }
 
     async fn operator_keys(&self, tenant: Option<TenantId>) -> Result<Vec<Key>> {

@@ -64,7 +64,7 @@ impl Postgres {
             $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46,
             $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68,
             $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88)";
-        let rows = crate::postgres::text::fetch_pooled(&self.0.pool, sql, args).await?;
+        let rows = self.0.sessions.fetch(sql, args).await?;
         let row = rows.first().ok_or_else(|| Error::Damaged("a commit was not answered".into()))?;
         let mut columns = Columns::new(row);
         match columns.int()? {

@@ -63,6 +63,31 @@ pub(super) fn code(error: &Error) -> Option<&str> {
     source.downcast_ref::<Said>()?.code.as_deref()
 }
 
+/// Whether connections that were not asked may have failed the same way: there was no answer, or one about the server.
+pub(super) fn is_of_server(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().map(DatabaseError::code);
+    match code {
+        Some(Some(code)) => is_class_of_server(&code),
+        Some(None) => false,
+        None => true,
+    }
+}
+
+/// Connections, the server's own stopping and failing: the same for everybody.
+fn is_class_of_server(code: &str) -> bool {
+    ["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
+}
+
+/// The same error for one more caller. Its cause goes to the log, not to each of them.
+pub(super) fn again(error: &Error) -> Error {
+    match error {
+        Error::Full => Error::Full,
+        Error::Damaged(what) => Error::Damaged(what.clone()),
+        Error::Unavailable { reason, .. } => refused(reason.clone()),
+        other => refused(other.to_string()),
+    }
+}
+
 /// What the server has said, if it was the server.
 fn server<'e>(error: &'e (dyn Cause + 'static)) -> Option<&'e (dyn DatabaseError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())

@@ -16,6 +16,7 @@ use crate::log::Appended;
 use crate::log::EventQuery;
 use crate::log::Log;
 use crate::log::NewEvent;
+use crate::log::Tail;
 use crate::postgres::Postgres;
 use crate::row;
 use crate::row::Columns;
@@ -103,8 +104,8 @@ impl Log for Postgres {
         Ok(found)
     }
 
-    async fn tail(&self, tenant: TenantId, after: Position, limit: u32) -> Result<Vec<Logged>> {
-        self.events(tenant, &EventQuery { ascending: true, after: Some(after), limit, ..EventQuery::default() }).await
+    async fn tail(&self, tenant: TenantId, after: Position, kind: Option<&str>, limit: u32) -> Result<Tail> {
+        self.0.tails.look(tenant, after, kind, limit).await
     }
 
     async fn head(&self, tenant: TenantId) -> Result<Position> {

@@ -34,6 +34,8 @@ const ALL: &[(i64, &str, &str)] = &[
     (9, "previews", include_str!("../../../../migrations/postgres/0009_previews.sql")),
     (10, "accepted", include_str!("../../../../migrations/postgres/0010_accepted.sql")),
     (11, "components", include_str!("../../../../migrations/postgres/0011_components.sql")),
+    (12, "tails", include_str!("../../../../migrations/postgres/0012_tails.sql")),
+    (13, "plans", include_str!("../../../../migrations/postgres/0013_plans.sql")),
 ];
 
 /// Where everything of ours is.

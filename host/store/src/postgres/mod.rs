@@ -1,6 +1,7 @@
 //! The backend for several nodes: one Postgres, which is the truth.
 //!
-//! - Appends of one node that come at the same time go in one call ([`appends`]); commits run beside each other, each in
+//! - Appends of one node that come at the same time go in one call ([`appends`]), and so do looks of live streams
+//!   ([`tails`]); commits run beside each other, each in
 //!   one call of one function: the database's own group commit shares the disk's syncs among all of them.
 //! - A call is a transaction of its own, so that no lock waits for a node's answer: a node that is stopped in the middle
 //!   holds nobody up. The few transactions of several statements are cut off by the server if their node falls silent.
@@ -34,7 +35,7 @@
 //! When the server says so: with its defaults (`fsync`, `synchronous_commit = on`) that survives a power cut. After a
 //! failover to a replica that is behind, the last moments are missing, unless `synchronous_standby_names` names it.
 //!
-//! Reading order: `open` and `migrations`, `session` and `text` (statements and their parameters), `appends`, `commit`, then one file
+//! Reading order: `open` and `migrations`, `session` and `text` (statements and their parameters), `appends`, `tails`, `commit`, then one file
 //! per port.
 
 mod appends;
@@ -55,6 +56,7 @@ mod runs;
 mod session;
 mod settings;
 mod state;
+mod tails;
 mod text;
 mod timers;
 mod unfinished;
@@ -65,7 +67,6 @@ mod work;
 use std::sync::Arc;
 
 use bulkhead_domain::id::TenantId;
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use self::appends::Appends;
@@ -75,6 +76,8 @@ pub use self::open::Options;
 pub use self::open::check_url;
 use self::session::ANSWER;
 use self::session::Session;
+use self::session::Sessions;
+use self::tails::Tails;
 use self::text::Args;
 use crate::Backend;
 use crate::Result;
@@ -86,8 +89,9 @@ pub struct Postgres(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pool: PgPool,
+    sessions: Arc<Sessions>,
     appends: Appends,
+    tails: Tails,
     floor: Floor,
     /// Where the next look for due deliveries begins.
     mark: Mark,
@@ -101,21 +105,24 @@ impl Postgres {
     /// must be one that row-level security binds.
     pub async fn open(options: Options) -> Result<Self> {
         let (pool, shards) = open::open(&options).await?;
-        let appends = Appends::start(pool.clone(), options.appenders);
-        Ok(Self(Arc::new(Inner { pool, appends, floor: Floor::default(), mark: Mark::default(), shards })))
+        let sessions = Sessions::new(pool, options.connections, options.patience);
+        let appends = Appends::start(Arc::clone(&sessions), options.appenders);
+        let tails = Tails::start(Arc::clone(&sessions));
+        Ok(Self(Arc::new(Inner { sessions, appends, tails, floor: Floor::default(), mark: Mark::default(), shards })))
     }
 
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         self.0.appends.close().await;
-        self.0.pool.close().await;
+        self.0.tails.close().await;
+        self.0.sessions.close().await;
     }
 
     /// One call of one of the store's functions, or a look at what belongs to no tenant.
     async fn call(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<Vec<PgRow>> {
         let mut args = Args::default();
         bind(&mut args);
-        text::fetch_pooled(&self.0.pool, sql, args).await
+        self.0.sessions.fetch(sql, args).await
     }
 
     /// One statement over a tenant's rows.
@@ -128,7 +135,7 @@ impl Postgres {
 
     /// A transaction over a tenant's rows.
     async fn begin(&self, tenant: TenantId) -> Result<Transaction> {
-        let mut tx = Transaction { session: Session::take(&self.0.pool, ANSWER).await? };
+        let mut tx = Transaction { session: self.0.sessions.take(ANSWER).await? };
         tx.session.begin().await?;
         tx.execute("SELECT be_tenant($1)", |args| _ = args.int(tenant.0)).await?;
         Ok(tx)

@@ -65,7 +65,8 @@ impl Options {
 ///   that the store is unavailable.
 /// - A connection whose other end is gone is noticed within seconds, also in the middle of a statement, which then ends.
 /// - Statements run thousands of times with lists of all lengths: planning each anew costs more than the plans differ.
-const SETTINGS: [(&str, &str); 10] = [
+///   They are short, whatever a plan for lists of unknown lengths expects: compiling them would take longer.
+const SETTINGS: [(&str, &str); 11] = [
     ("search_path", "bulkhead,pg_temp"),
     ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "5s"),
@@ -76,6 +77,7 @@ const SETTINGS: [(&str, &str); 10] = [
     ("tcp_keepalives_interval", "2"),
     ("tcp_keepalives_count", "3"),
     ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
 ];
 
 /// Statements that stay prepared on a connection: all there are.
@@ -101,7 +103,6 @@ pub(super) async fn open(options: &Options) -> Result<(PgPool, u16)> {
         .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(options.connections)
-        .min_connections(1)
         .acquire_timeout(options.patience)
         // A connection that fails in use is replaced; asking each before use would double the round trips.
         .test_before_acquire(false)

@@ -5,15 +5,12 @@ use std::borrow::Cow;
 
 use sqlx::Arguments as _;
 use sqlx::PgConnection;
-use sqlx::PgPool;
 use sqlx::postgres::PgArguments;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::Result;
 use crate::postgres::fault;
-use crate::postgres::session::ANSWER;
-use crate::postgres::session::Session;
 
 /// Parameters, in order.
 #[derive(Default)]
@@ -110,9 +107,4 @@ pub(super) async fn execute(conn: &mut PgConnection, sql: &'static str, args: Ar
 /// One statement, and the rows that come.
 pub(super) async fn fetch(conn: &mut PgConnection, sql: &'static str, args: Args) -> Result<Vec<PgRow>> {
     sqlx::query_with(sql, args.0).fetch_all(conn).await.map_err(fault::outward)
-}
-
-/// The same on any connection, as a transaction of its own.
-pub(super) async fn fetch_pooled(pool: &PgPool, sql: &'static str, args: Args) -> Result<Vec<PgRow>> {
-    Session::take(pool, ANSWER).await?.fetch(sql, args).await
 }

@@ -10,7 +10,6 @@ use crate::assemble::lanes;
 use crate::postgres::Postgres;
 use crate::postgres::appends::bind_events;
 use crate::postgres::session::ANSWER;
-use crate::postgres::session::Session;
 use crate::postgres::text::Args;
 use crate::row::Columns;
 use crate::row::fired;
@@ -27,7 +26,7 @@ impl Timers for Postgres {
         if next_due.is_none_or(|due| due > now) {
             return Ok(Fired { next_due, ..Fired::default() });
         }
-        let mut session = Session::take(&self.0.pool, ANSWER).await?;
+        let mut session = self.0.sessions.take(ANSWER).await?;
         session.begin().await?;
         let sql = "SELECT tenant, id, shard, hops, budget, source, kind, subject, time, key, correlation, causation,
                    content_type, attributes, data FROM take_timers($1, $2)";

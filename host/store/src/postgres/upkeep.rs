@@ -9,7 +9,6 @@ use bulkhead_domain::clock::Timestamp;
 use crate::Result;
 use crate::postgres::Postgres;
 use crate::postgres::session::PATIENT;
-use crate::postgres::session::Session;
 use crate::postgres::text::Args;
 use crate::row::Columns;
 use crate::upkeep::EXPIRED;
@@ -26,7 +25,7 @@ const BLOCKS: i64 = 256;
 #[async_trait]
 impl Upkeep for Postgres {
     async fn host_tidy(&self) -> Result<()> {
-        let mut session = Session::take(&self.0.pool, PATIENT).await?;
+        let mut session = self.0.sessions.take(PATIENT).await?;
         session.fetch("SELECT grow()", Args::default()).await?;
         session.fetch("SELECT fold_accepted()", Args::default()).await?;
         session.fetch("SELECT fold_usage()", Args::default()).await?;
@@ -89,7 +88,7 @@ impl Postgres {
     async fn count(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
         let mut args = Args::default();
         bind(&mut args);
-        let rows = Session::take(&self.0.pool, PATIENT).await?.fetch(sql, args).await?;
+        let rows = self.0.sessions.take(PATIENT).await?.fetch(sql, args).await?;
         rows.first().map_or(Ok(0), |row| Columns::new(row).count())
     }
 
@@ -99,7 +98,7 @@ impl Postgres {
         args.int(before.0).int(beyond);
         let sql =
             "SELECT segment, is_gone, coalesce(gone_events, 0), coalesce(gone_runs, 0) FROM retire_segment($1, $2)";
-        let rows = Session::take(&self.0.pool, PATIENT).await?.fetch(sql, args).await?;
+        let rows = self.0.sessions.take(PATIENT).await?.fetch(sql, args).await?;
         let Some(row) = rows.first() else { return Ok(Mark::Keys(0)) };
         let mut columns = Columns::new(row);
         let segment = columns.int()?;
@@ -115,7 +114,7 @@ impl Postgres {
         let mut args = Args::default();
         args.int(what).int(block).int(BLOCKS);
         let sql = "SELECT gone, next_block FROM sweep($1, $2, $3)";
-        let rows = Session::take(&self.0.pool, PATIENT).await?.fetch(sql, args).await?;
+        let rows = self.0.sessions.take(PATIENT).await?.fetch(sql, args).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let mut columns = Columns::new(row);
         *gone = columns.count()?;

@@ -12,6 +12,7 @@ use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
 
 use crate::Result;
+use crate::assemble;
 use crate::assemble::Incoming;
 use crate::assemble::fits;
 use crate::assemble::sort_and_cut;
@@ -19,6 +20,7 @@ use crate::log::Appended;
 use crate::log::EventQuery;
 use crate::log::Log;
 use crate::log::NewEvent;
+use crate::log::Tail;
 use crate::sqlite::Sqlite;
 use crate::sqlite::fault;
 use crate::sqlite::row;
@@ -93,9 +95,9 @@ impl Log for Sqlite {
         }
     }
 
-    async fn tail(&self, tenant: TenantId, after: Position, limit: u32) -> Result<Vec<Logged>> {
+    async fn tail(&self, tenant: TenantId, after: Position, kind: Option<&str>, limit: u32) -> Result<Tail> {
         let query = EventQuery { ascending: true, after: Some(after), limit, ..EventQuery::default() };
-        self.merged(tenant, &query).await
+        Ok(assemble::tail(self.merged(tenant, &query).await?, after, kind, limit))
     }
 
     async fn head(&self, tenant: TenantId) -> Result<Position> {

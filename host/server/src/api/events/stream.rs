@@ -42,7 +42,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
 /// Between two looks for what other nodes appended, in case nobody says so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Events that are read at a time.
+/// Events that are looked at at a time.
 const CHUNK: u32 = 100;
 /// How long a client that lost the connection should wait.
 const RETRY_MS: u32 = 500;
@@ -174,19 +174,19 @@ impl Follower {
 
     /// Messages for the wanted ones among the next events, and whether there may be more.
     async fn read(&mut self) -> bulkhead_store::Result<(String, bool)> {
-        let found = self.api.store.tail(self.caller.id(), self.position, CHUNK).await?;
-        let more = found.len() == CHUNK as usize;
+        let kind = self.filter.exact_kind();
+        let tail = self.api.store.tail(self.caller.id(), self.position, kind.as_deref(), CHUNK).await?;
         let mut messages = String::new();
         let mut fair = Fair::default();
-        for logged in found {
-            self.position = logged.position;
+        for logged in tail.events {
             let (keeps, steps) = self.filter.keeps(&logged.event, &self.caller.tenant.name);
             fair.took(steps).await;
             if keeps {
-                messages.push_str(&message(&self.cursor(self.position), CloudEvent::of(&logged.event).text()));
+                messages.push_str(&message(&self.cursor(logged.position), CloudEvent::of(&logged.event).text()));
             }
         }
-        Ok((messages, more))
+        self.position = tail.reached;
+        Ok((messages, tail.more))
     }
 
     /// A key may be revoked and a tenant suspended while a stream is open.

@@ -1,0 +1,264 @@
+//! Looks of this node's live streams, merged: what comes while one call is under way goes together in the next.
+//!
+//! ```text
+//!  callers ──▶ queue (bounded) ──▶ one look of each tenant that waits ──▶ `tails(…)`, one call ──▶ answers
+//! ```
+//!
+//! A tenant has one look in a call, and a look has a bound in events and in bytes: who follows a log from far behind, with
+//! any number of streams, takes no more of a call than others do.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bulkhead_domain::id::Position;
+use bulkhead_domain::id::TenantId;
+use sqlx::postgres::PgRow;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::Error;
+use crate::Result;
+use crate::log::TAIL_BYTES;
+use crate::log::Tail;
+use crate::postgres::fault;
+use crate::postgres::session::Sessions;
+use crate::postgres::text::Args;
+use crate::postgres::text::count;
+use crate::row;
+use crate::row::Columns;
+
+/// Looks that may wait; who comes with more waits outside.
+const QUEUE_MAX: usize = 4_096;
+/// Looks of one call: with [`TAIL_BYTES`] each they are 8 MiB at most, but for single events that are larger.
+const CALL_MAX: usize = 32;
+/// Nobody waits longer for an answer, however many are before it. More than one call takes.
+const WAIT: Duration = Duration::from_secs(9);
+
+/// Where the columns of an event begin in what `tails` gives.
+const EVENT: usize = 2;
+
+/// What a stream asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    tenant: TenantId,
+    after: Position,
+    kind: Option<String>,
+    limit: u32,
+}
+
+/// A question, and who waits for its answer: streams that stand at the same place ask the same.
+struct Look {
+    question: Question,
+    replies: Vec<oneshot::Sender<Result<Tail>>>,
+}
+
+impl Look {
+    fn is_wanted(&self) -> bool {
+        self.replies.iter().any(|reply| !reply.is_closed())
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Tails {
+    /// None once closed.
+    queue: Mutex<Option<mpsc::Sender<Look>>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Tails {
+    pub(super) fn start(sessions: Arc<Sessions>) -> Self {
+        let (queue, looks) = mpsc::channel(QUEUE_MAX);
+        let worker = tokio::spawn(work(sessions, looks));
+        Self { queue: Mutex::new(Some(queue)), worker: Mutex::new(Some(worker)) }
+    }
+
+    pub(super) async fn look(&self, tenant: TenantId, after: Position, kind: Option<&str>, limit: u32) -> Result<Tail> {
+        let closed = || fault::refused("the store is closed");
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        let (reply, answer) = oneshot::channel();
+        let question = Question { tenant, after, kind: kind.map(str::to_owned), limit };
+        let answered = timeout(WAIT, async {
+            queue.send(Look { question, replies: vec![reply] }).await.map_err(|_| closed())?;
+            // Whoever closes waits until nobody can ask any more.
+            drop(queue);
+            answer.await.map_err(|_| closed())?
+        });
+        answered.await.map_err(|_| fault::refused("the database answers no looks now"))?
+    }
+
+    /// Works off what is queued; later looks fail.
+    pub(super) async fn close(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(worker) = worker
+            && let Err(error) = worker.await
+        {
+            tracing::error!(%error, "the looks of live streams did not end well");
+        }
+    }
+}
+
+async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            let Some(first) = looks.recv().await else { return };
+            waiting.push_back(first);
+        }
+        while waiting.len() < QUEUE_MAX
+            && let Ok(next) = looks.try_recv()
+        {
+            waiting.push_back(next);
+        }
+        let round = round(&mut waiting);
+        if !round.is_empty() {
+            work_off(&sessions, round).await;
+        }
+    }
+}
+
+/// The looks of the next call: the oldest of each tenant. Of what waits longer, tenants that were not served come first;
+/// streams that ended are forgotten.
+fn round(waiting: &mut VecDeque<Look>) -> Vec<Look> {
+    let mut round: Vec<Look> = Vec::new();
+    let mut places = HashMap::new();
+    let (mut left, mut again) = (VecDeque::new(), VecDeque::new());
+    for look in std::mem::take(waiting).into_iter().filter(Look::is_wanted) {
+        match places.get(&look.question.tenant) {
+            Some(place) => {
+                let chosen: &mut Look = &mut round[*place];
+                if chosen.question == look.question {
+                    chosen.replies.extend(look.replies);
+                } else {
+                    again.push_back(look);
+                }
+            }
+            None if round.len() < CALL_MAX => {
+                places.insert(look.question.tenant, round.len());
+                round.push(look);
+            }
+            None => left.push_back(look),
+        }
+    }
+    waiting.append(&mut left);
+    waiting.append(&mut again);
+    round
+}
+
+/// Answers them. What fails together is asked for again in halves: what one tenant's events do to a call stays with that
+/// tenant, a connection that was gone is another one then, and what takes too long in one takes half as long.
+async fn work_off(sessions: &Arc<Sessions>, round: Vec<Look>) {
+    let mut rounds = vec![round];
+    while let Some(mut round) = rounds.pop() {
+        round.retain(Look::is_wanted);
+        if round.is_empty() {
+            continue;
+        }
+        match call(sessions, &round).await {
+            Ok(tails) => round.into_iter().zip(tails).for_each(|(look, tail)| answer(look, tail)),
+            Err(error) => {
+                let cause = &error as &dyn std::error::Error;
+                tracing::warn!(error = cause, looks = round.len(), "looks of live streams failed");
+                let half = round.split_off(round.len() / 2);
+                if round.is_empty() {
+                    half.into_iter().for_each(|look| answer(look, Err(fault::again(&error))));
+                } else {
+                    rounds.extend([half, round]);
+                }
+            }
+        }
+    }
+}
+
+/// Streams may have ended meanwhile.
+fn answer(look: Look, tail: Result<Tail>) {
+    for reply in look.replies {
+        let again = match &tail {
+            Ok(tail) => Ok(tail.clone()),
+            Err(error) => Err(fault::again(error)),
+        };
+        let _ = reply.send(again);
+    }
+}
+
+/// An answer for each look. One that does not read is the fault of its tenant's events alone.
+async fn call(sessions: &Arc<Sessions>, round: &[Look]) -> Result<Vec<Result<Tail>>> {
+    let questions = || round.iter().map(|look| &look.question);
+    let mut args = Args::default();
+    args.ints(questions().map(|question| question.tenant.0))
+        .ints(questions().map(|question| question.after.0))
+        .text_opts(questions().map(|question| question.kind.as_deref()))
+        .ints(questions().map(|question| i64::from(question.limit)))
+        .int(count(TAIL_BYTES as u64));
+    let rows = sessions.fetch("SELECT * FROM tails($1, $2, $3, $4, $5)", args).await?;
+    let at = |row: &PgRow| Columns::new(row).int().ok();
+    let tails: Vec<_> = rows.chunk_by(|row, next| at(row) == at(next)).map(tail).collect();
+    if tails.len() != round.len() {
+        return Err(Error::Damaged(format!("the store answered {} of {} looks", tails.len(), round.len())));
+    }
+    Ok(tails)
+}
+
+/// The rows of one look: how far it came, then the events.
+fn tail(rows: &[PgRow]) -> Result<Tail> {
+    let (head, events) = rows.split_first().ok_or_else(|| Error::Damaged("the store answered nothing".into()))?;
+    let mut columns = Columns::beyond(head, 1);
+    let (more, reached) = (columns.flag()?, columns.position()?);
+    let events = events.iter().map(|event| Ok(row::event(&mut Columns::beyond(event, EVENT))?.0));
+    Ok(Tail { events: events.collect::<Result<_>>()?, reached, more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(tenant: i64, after: i64) -> (Look, oneshot::Receiver<Result<Tail>>) {
+        let (reply, answer) = oneshot::channel();
+        let question = Question { tenant: TenantId(tenant), after: Position(after), kind: None, limit: 1 };
+        (Look { question, replies: vec![reply] }, answer)
+    }
+
+    fn tenants(round: &[Look]) -> Vec<i64> {
+        round.iter().map(|look| look.question.tenant.0).collect()
+    }
+
+    #[test]
+    fn a_tenant_with_many_streams_has_one_look_in_a_call() {
+        let looks = [(1, 0), (1, 1), (2, 0), (1, 2), (3, 0)].map(|(tenant, after)| look(tenant, after));
+        let (mut waiting, answers): (VecDeque<_>, Vec<_>) = looks.into_iter().unzip();
+        assert_eq!(tenants(&round(&mut waiting)), [1, 2, 3]);
+        assert_eq!(tenants(&round(&mut waiting)), [1]);
+        drop(answers);
+        assert!(round(&mut waiting).is_empty(), "whose stream has ended is not looked for");
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn streams_that_ask_the_same_share_the_answer() {
+        let (mut waiting, answers): (VecDeque<_>, Vec<_>) =
+            [5, 5, 6, 5].map(|after| look(1, after)).into_iter().unzip();
+        let mut first = round(&mut waiting);
+        assert_eq!((first.len(), first[0].replies.len(), waiting.len()), (1, 3, 1));
+        let tail = Tail { events: vec![], reached: Position(7), more: false };
+        answer(first.remove(0), Ok(tail.clone()));
+        let mut answered = answers.into_iter().map(|mut answer| answer.try_recv().ok().and_then(Result::ok));
+        assert_eq!(answered.next(), Some(Some(tail)));
+        assert_eq!(answered.filter(Option::is_some).count(), 2);
+    }
+
+    #[test]
+    fn a_call_is_bounded_and_who_was_not_served_comes_first() {
+        let many = i64::try_from(CALL_MAX).expect("because it is small") + 2;
+        let looks = (0..many).flat_map(|tenant| [look(tenant, 0), look(tenant, 1)]);
+        let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = looks.unzip();
+        assert_eq!(tenants(&round(&mut waiting)), (0..many - 2).collect::<Vec<_>>());
+        assert_eq!(tenants(&round(&mut waiting))[..3], [many - 2, many - 1, 0]);
+    }
+}

@@ -1,0 +1,1 @@
+-- Live streams read lane by lane, from the process's own pages: nothing of the tables changes.

@@ -1,0 +1,1 @@
+-- SQLite's statements are prepared once a connection: nothing of the tables changes.
