@@ -8,6 +8,7 @@ use bulkhead_domain::id::Position;
 use bulkhead_services::Database;
 use bulkhead_services::Relay;
 use bulkhead_services::sql;
+use bulkhead_store::Error;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
@@ -125,6 +126,38 @@ async fn after_a_connection_failed_the_others_are_not_trusted() {
     }
     assert_eq!(failed, 1, "the first finds it out, and for all");
     tokio::time::timeout(Duration::from_secs(20), store.close()).await.expect("because nothing is waited for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_broken_of_one_tenant_fails_its_looks_alone() {
+    let server = Server::new();
+    made(&server.database).await;
+    let store = open(server.database.host_url()).await;
+    let mut tenants = Vec::new();
+    for number in 0..12 {
+        let tenant = tenant(&store, &number.to_string()).await;
+        store.host_append(vec![event(tenant, "1")]).await.expect("because the store answers");
+        tenants.push(tenant);
+    }
+    let broken = tenants[5];
+    server.owner(&format!(
+        "CREATE OR REPLACE FUNCTION bulkhead.be_tenant(whose BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$ BEGIN
+             IF whose = {} THEN RAISE EXCEPTION 'a page is broken' USING ERRCODE = 'data_corrupted'; END IF;
+             PERFORM set_config('bulkhead.tenant', whose::TEXT, true);
+         END $$;",
+        broken.0
+    ));
+    // Several times, so that looks go together in many ways.
+    for _ in 0..10 {
+        let looks = tenants.iter().map(|tenant| store.tail(*tenant, Position::ZERO, None, 10));
+        for (tenant, tail) in tenants.iter().zip(join_all(looks).await) {
+            match tail {
+                Ok(tail) => assert_eq!((tail.events.len(), *tenant == broken), (1, false)),
+                Err(error) => assert!(*tenant == broken && matches!(error, Error::Damaged(_)), "{tenant:?}: {error:?}"),
+            }
+        }
+    }
+    store.close().await;
 }
 
 /// Functions in SQL are planned in every call. These are called seldom, or for many rows at once, or become a part of the
