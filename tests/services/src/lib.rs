@@ -1,8 +1,8 @@
 //! Servers that tests need: a Postgres and a Redis of their own, on free ports, in temporary folders.
 //!
 //! [`shared`] is for tests that only use a server; [`Postgres`] and [`Redis`] are for those that also do it harm, and
-//! [`Proxy`] and [`Relay`] for those that come between it and its clients. A server ends with the process that started it, however
-//! that ends, and leaves nothing behind. Linux only.
+//! [`Proxy`] and [`Relay`] for those that come between it and its clients. A server ends with the process that started it,
+//! however that ends, and leaves nothing behind. Linux only.
 //!
 //! Reading order: `shared`, `postgres`, `database`, `redis`, then `server`, which both kinds of servers stand on;
 //! `proxy` and `relay` stand alone.

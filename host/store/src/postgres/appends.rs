@@ -198,11 +198,8 @@ async fn work_off(sessions: &Arc<Sessions>, round: Vec<Request>) {
 
 /// Whether the server said no, and not that it cannot serve at all.
 fn is_refusal(error: &Error) -> bool {
-    match fault::code(error) {
-        // Connections, resources, the server's own stopping and failing: the same for everybody.
-        Some(code) => !["08", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)),
-        None => false,
-    }
+    // Class 53 are resources, which everybody lacks.
+    fault::code(error).is_some_and(|code| !fault::is_class_of_server(code) && !code.starts_with("53"))
 }
 
 /// A row that fits no segment: the ones at hand are used up.

@@ -74,7 +74,7 @@ pub(super) fn is_of_server(error: &sqlx::Error) -> bool {
 }
 
 /// Connections, the server's own stopping and failing: the same for everybody.
-fn is_class_of_server(code: &str) -> bool {
+pub(super) fn is_class_of_server(code: &str) -> bool {
     ["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
