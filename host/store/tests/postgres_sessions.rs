@@ -4,23 +4,35 @@ mod postgres;
 
 use std::time::Duration;
 
+use bulkhead_domain::effect::StateWrite;
+use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::Position;
 use bulkhead_services::Database;
 use bulkhead_services::Relay;
 use bulkhead_services::sql;
 use bulkhead_store::Error;
+use bulkhead_store::catalogue::Tenants as _;
+use bulkhead_store::leases::Leases as _;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
+use bulkhead_store::work::Committed;
+use bulkhead_store::work::Unfinished;
+use bulkhead_store::work::UnfinishedChange;
+use bulkhead_store::work::Waiting;
 use bulkhead_store::work::Work as _;
 use futures_util::future::join_all;
 use postgres::ALL;
+use postgres::LEASE;
 use postgres::LONG;
 use postgres::NOW;
 use postgres::Server;
+use postgres::bare;
+use postgres::commit_of;
 use postgres::event;
 use postgres::home;
 use postgres::made;
+use postgres::run;
 use postgres::tenant;
 use postgres::until;
 
@@ -197,4 +209,80 @@ async fn what_every_batch_calls_is_planned_once_a_connection() {
          WHERE p.pronamespace = 'bulkhead'::regnamespace AND l.lanname = 'sql' ORDER BY 1;",
     );
     assert_eq!(found.lines().collect::<Vec<_>>(), PLANNED_EACH_TIME);
+}
+
+/// Batches that each replace the same values, end the retry of the one before, and leave one.
+async fn work(server: &Server, batches: u32, name: &str) {
+    let store = open(server.database.host_url()).await;
+    let tenant = match store.operator_tenant("a").await.expect("because the store answers") {
+        Some(tenant) => tenant.id,
+        None => tenant(&store, "a").await,
+    };
+    let fences = store.host_acquire("a", LEASE, u16::MAX).await.expect("because nobody else is there");
+    let fence = fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
+    for number in 0..batches {
+        store.host_append(vec![event(tenant, &format!("{name} {number}"))]).await.expect("because the store answers");
+        let batch = store.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+        let mut commit = commit_of(tenant, fence, &batch);
+        let write = |key: u32| StateWrite {
+            plugin: PluginId(1),
+            key: format!("key {key}"),
+            value: Some(number.to_string().into()),
+            expires: None,
+        };
+        commit.writes = (0..4).map(write).collect();
+        let ended = batch
+            .due
+            .iter()
+            .map(|due| UnfinishedChange::End { position: due.run.position, rule: due.run.rule.clone() });
+        let failed = batch.events.iter().map(|event| {
+            UnfinishedChange::Put(Unfinished {
+                position: event.position,
+                event: event.event.event_key(),
+                rule: "rule".into(),
+                key: None,
+                waiting: Waiting::Retry(NOW),
+                attempts: 1,
+                code: "plugin:trap".into(),
+                reason: "it trapped".into(),
+                plugin: None,
+                lineage: event.lineage,
+                rule_set: 1,
+                since: NOW,
+                updated: NOW,
+                pins: [("plugin".to_owned(), 1)].into(),
+            })
+        });
+        commit.unfinished = ended.chain(failed).collect();
+        let committed = store.commit(commit).await.expect("because the store answers");
+        assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
+    }
+    store.close().await;
+    // A connection says what it read when it ends.
+    until("the connections' ends", || async { connections(&server.database) == 0 }).await;
+}
+
+/// Where all rows of a table are replaced while the server counts them, it takes the table for empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
+    const BATCHES: u32 = 200;
+    let server = Server::new();
+    made(&server.database).await;
+    let mut stranger = bare(server.database.owner_url()).await;
+    run(&mut stranger, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bulkhead.state").await;
+    work(&server, BATCHES, "before").await;
+    server.owner(
+        "SET allow_system_table_mods = on;
+         UPDATE pg_class SET reltuples = 0 WHERE relnamespace = 'bulkhead'::REGNAMESPACE AND relkind IN ('r', 'i')",
+    );
+    let read = || -> u32 {
+        let sum = "SELECT sum(idx_tup_read)::BIGINT FROM pg_stat_user_indexes
+                   WHERE schemaname = 'bulkhead' AND relname IN ('progress', 'state');";
+        server.owner(sum).parse().expect("because it is a number")
+    };
+    let before = read();
+    work(&server, 3, "after").await;
+    let walked = read() - before;
+    drop(stranger);
+    assert!(walked < BATCHES, "three batches read {walked} index entries, beside 4 dead rows a batch of {BATCHES}");
 }

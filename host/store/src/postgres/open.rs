@@ -66,7 +66,9 @@ impl Options {
 /// - A connection whose other end is gone is noticed within seconds, also in the middle of a statement, which then ends.
 /// - Statements run thousands of times with lists of all lengths: planning each anew costs more than the plans differ.
 ///   They are short, whatever a plan for lists of unknown lengths expects: compiling them would take longer.
-const SETTINGS: [(&str, &str); 11] = [
+/// - The newest row of a key is the first that an index meets backwards. Of a table that is taken for empty all rows of the
+///   key would be fetched and sorted, with those that are dead.
+const SETTINGS: [(&str, &str); 12] = [
     ("search_path", "bulkhead,pg_temp"),
     ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "5s"),
@@ -78,6 +80,7 @@ const SETTINGS: [(&str, &str); 11] = [
     ("tcp_keepalives_count", "3"),
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
+    ("enable_bitmapscan", "off"),
 ];
 
 /// Statements that stay prepared on a connection: all there are.

@@ -29,6 +29,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (11, "components", include_str!("../../../../migrations/sqlite/0011_components.sql")),
     (12, "tails", include_str!("../../../../migrations/sqlite/0012_tails.sql")),
     (13, "plans", include_str!("../../../../migrations/sqlite/0013_plans.sql")),
+    (14, "steady_plans", include_str!("../../../../migrations/sqlite/0014_steady_plans.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

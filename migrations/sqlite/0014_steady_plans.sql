@@ -1,0 +1,1 @@
+-- SQLite plans without statistics: nothing of the tables changes.
