@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -88,6 +89,12 @@ impl Host {
         Ok(())
     }
 
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let ended = tokio::time::timeout(limit, self.child.wait()).await;
+        Ok(ended.context("the host goes on")??)
+    }
+
     /// Asks the process to end and gives its exit code.
     pub async fn terminate(&mut self) -> Result<Option<i32>> {
         self.signal("TERM")?;
@@ -136,6 +143,13 @@ impl Host {
         let key = self.operator().expect(201, Method::POST, &path, Some(json!({"scopes": scopes}))).await?;
         let client = self.client(key["key"].as_str().context("the answer has no key")?);
         Ok((client, key["id"].as_str().context("the answer has no id")?.to_owned()))
+    }
+
+    /// The value of a metric without labels; 0 if there is none yet.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.operator().request(Method::GET, "/metrics").send().await?.text().await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.map(str::parse).transpose()?.unwrap_or_default())
     }
 
     /// Resident memory, in bytes.

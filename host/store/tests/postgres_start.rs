@@ -317,11 +317,12 @@ async fn a_server_that_ends_under_writes_loses_nothing_that_was_acknowledged() {
     let tenant = tenant(&store, "a").await;
     let held = store.host_acquire("node", LEASE, SHARDS).await.expect("because nobody else is there");
     let fence = held.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
-    let over = Arc::new(AtomicBool::new(false));
+    // The worker goes on until the last of the publishers has its answer.
+    let (over, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let publishers: Vec<_> = (0..6)
         .map(|number| tokio::spawn(publish(store.clone(), tenant, format!("p{number}"), Arc::clone(&over))))
         .collect();
-    let worker = tokio::spawn(work_off(store.clone(), tenant, fence, Arc::clone(&over)));
+    let worker = tokio::spawn(work_off(store.clone(), tenant, fence, Arc::clone(&published)));
     let mut back = Duration::ZERO;
     for fault in ["kill -9", "immediate", "kill -9", "restart"] {
         let before = store.head(tenant).await.unwrap_or(Position::ZERO);
@@ -355,6 +356,7 @@ async fn a_server_that_ends_under_writes_loses_nothing_that_was_acknowledged() {
         acknowledged.extend(told.acknowledged);
         failed += told.failed;
     }
+    published.store(true, Ordering::SeqCst);
     let commits_failed = worker.await.expect("because it does not panic");
     let mut stored: BTreeMap<String, usize> = BTreeMap::new();
     let mut after = Position::ZERO;

@@ -23,5 +23,6 @@ mod sources;
 mod stop;
 mod swap;
 mod switches;
+mod syncs;
 mod toolchains;
 mod tour;

@@ -13,10 +13,8 @@ use anyhow::Result;
 use anyhow::ensure;
 use bulkhead_tests::cluster::Cluster;
 use bulkhead_tests::eventually;
-use bulkhead_tests::host::Host;
 use bulkhead_tests::host::event;
 use bulkhead_tests::receiver::Receiver;
-use reqwest::Method;
 use serde_json::json;
 
 const SETTLED: Duration = Duration::from_secs(60);
@@ -69,13 +67,6 @@ fn message(records: impl Iterator<Item = (u8, i64, u16)>) -> Vec<u8> {
     bytes
 }
 
-/// The value of a metric without labels.
-async fn metric(host: &Host, name: &str) -> Result<f64> {
-    let text = host.operator().request(Method::GET, "/metrics").send().await?.text().await?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(line.map(str::parse).transpose()?.unwrap_or_default())
-}
-
 /// Rows of tenants that are not there.
 fn strays(cluster: &Cluster) -> Result<String> {
     let tables = ["progress", "lanes", "events", "runs", "unfinished", "state", "deliveries", "timers", "usage"];
@@ -115,12 +106,12 @@ async fn forged_signals_of_tenants_that_are_not_there_occupy_nothing_and_leave_n
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 
     eventually("all that was forged to be heard", SETTLED, async || {
-        let heard = metric(host, "bulkhead_bus_signals_received_total").await?;
+        let heard = host.metric("bulkhead_bus_signals_received_total").await?;
         Ok((heard >= (MESSAGES * RECORDS) as f64).then_some(()))
     })
     .await?;
     eventually("nothing to be left of it", SETTLED, async || {
-        let left = (metric(host, "bulkhead_turns_waiting").await?, metric(host, "bulkhead_turns_running").await?);
+        let left = (host.metric("bulkhead_turns_waiting").await?, host.metric("bulkhead_turns_running").await?);
         if left == (0.0, 0.0) { Ok(Some(())) } else { anyhow::bail!("turns that wait, and are under way: {left:?}") }
     })
     .await?;
