@@ -28,6 +28,7 @@ pub use self::retention::Retention;
 use crate::deliver;
 use crate::dispatch::Dispatch;
 use crate::dispatch::Handle;
+use crate::live::Kinds;
 use crate::live::Live;
 use crate::shards::Fences;
 use crate::shards::Held;
@@ -230,7 +231,7 @@ impl Keeper {
         let fired = self.store.host_fire_timers(now, TIMERS_MAX).await?;
         for (tenant, shard) in fired.woken {
             self.dispatch.wake(tenant, &[shard]);
-            self.live.tick(tenant);
+            self.live.tick(tenant, Kinds::ALL);
         }
         let next = [next_run, fired.next_due].into_iter().flatten().min();
         let wait = next.map_or(self.options.look, |next| next.since(self.clock.now()));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bulkhead_flow::bus::Handler;
 use bulkhead_flow::bus::Signal;
+use bulkhead_flow::live::Kinds;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::state::Api;
@@ -33,7 +34,7 @@ impl Handler for Hearing {
         let api = &self.api;
         match signal {
             Signal::Work { tenant, shard } => _ = api.dispatch.heard(tenant, shard),
-            Signal::Events { tenant } => api.live.heard(tenant),
+            Signal::Events { tenant } => api.live.heard(tenant, Kinds::ALL),
             Signal::Settings { tenant } => {
                 api.directory.invalidate(tenant).await;
                 api.dispatch.heard_tenant(tenant);

@@ -136,6 +136,7 @@ async fn tenant(
                 })
                 .collect(),
             emits: Vec::new(),
+            emits_unmatched: false,
             deliveries: Vec::new(),
             timers: Vec::new(),
             runs: batch.events.iter().map(run).collect(),

@@ -224,6 +224,7 @@ fn commit(tenant: TenantId, fence: Fence, cursor_from: Position, cursor_to: Posi
         reads: Vec::new(),
         writes: Vec::new(),
         emits: Vec::new(),
+        emits_unmatched: false,
         deliveries: Vec::new(),
         timers: Vec::new(),
         runs: Vec::new(),

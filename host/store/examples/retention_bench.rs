@@ -102,6 +102,7 @@ async fn work_off(store: &Sqlite, (tenant, shard, fence): (TenantId, Shard, Fenc
         reads: Vec::new(),
         writes: Vec::new(),
         emits: Vec::new(),
+        emits_unmatched: false,
         deliveries: Vec::new(),
         timers: Vec::new(),
         runs: batch.events.iter().map(done).collect(),

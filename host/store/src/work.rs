@@ -285,7 +285,7 @@ pub struct Commit {
     pub fence: Fence,
     /// The cursor as the batch found it.
     pub cursor_from: Position,
-    /// The cursor as the batch leaves it.
+    /// The cursor as the batch leaves it, what it emits left aside.
     pub cursor_to: Position,
     /// The lane's turn as the batch found it; none lets any count. A batch that moves no cursor is told by this alone from
     /// one that was applied without its node having heard of it.
@@ -302,6 +302,10 @@ pub struct Commit {
     /// Events it emits. Their ids are derived and the fence makes this happen once, so they are not deduplicated,
     /// except against an event of the same source and id that is already there (which is then left alone).
     pub emits: Vec<NewEvent>,
+    /// No rule takes any of the emitted events, under the settings that the batch ran under: they are worked off with this
+    /// commit if they are in its lane, nothing else stands before them there, and the settings are still the present ones.
+    /// Else they wait for their turn as others do.
+    pub emits_unmatched: bool,
     /// Deliveries it makes.
     pub deliveries: Vec<NewDelivery>,
     /// Timers it changes, in order.
@@ -321,7 +325,7 @@ pub struct Commit {
 pub enum Committed {
     /// It is durable.
     Done {
-        /// The shards that events were emitted into, or in which runs became due.
+        /// The shards into which events were emitted that are to be worked off, or in which runs became due.
         woken: Vec<Shard>,
         /// When the next unfinished run that this commit put becomes due.
         next_due: Option<Timestamp>,

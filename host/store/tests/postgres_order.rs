@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::Fence;
@@ -32,6 +33,7 @@ use bulkhead_store::work::Waiting;
 use bulkhead_store::work::Work as _;
 use postgres::ALL;
 use postgres::LEASE;
+use postgres::LONG;
 use postgres::NOW;
 use postgres::SHARDS;
 use postgres::Server;
@@ -45,6 +47,7 @@ use postgres::made;
 use postgres::run;
 use postgres::tenant;
 use postgres::until;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// Nobody who waits for nobody needs longer, on a busy machine too.
@@ -207,37 +210,49 @@ async fn follow(store: Postgres, tenant: TenantId, ended: Arc<AtomicBool>) -> Ve
     }
 }
 
-/// Works a tenant's lane off as dispatch does; every tenth commit emits an event into the same lane.
-async fn dispatch(
-    store: Postgres,
-    tenant: TenantId,
-    shard: Shard,
-    fence: Fence,
-    ended: Arc<AtomicBool>,
-) -> (Vec<Position>, u64) {
+/// What dispatch did in a lane.
+#[derive(Default)]
+struct Dispatched {
+    read: Vec<Position>,
+    emitted: u64,
+    /// Ids of emitted events that were worked off with the commits that emitted them.
+    passed: BTreeSet<String>,
+}
+
+/// Works a tenant's lane off as dispatch does; every third commit emits an event into the same lane, and no rule takes
+/// every second of these.
+async fn dispatch(store: Postgres, tenant: TenantId, shard: Shard, fence: Fence, ended: Arc<AtomicBool>) -> Dispatched {
     let limits = BatchLimits { events: 5, ..ALL };
-    let (mut read, mut emitted, mut commits) = (Vec::new(), 0, 0);
+    let (mut done, mut commits) = (Dispatched::default(), 0);
     loop {
         let last = ended.load(Ordering::SeqCst);
         let batch = store.read_batch(tenant, shard, NOW, limits).await.expect("because the store answers");
         if batch.events.is_empty() {
             if last {
-                return (read, emitted);
+                return done;
             }
             continue;
         }
         let mut commit = commit_of(tenant, fence, &batch);
         commit.shard = shard;
         commits += 1;
-        if commits % 10 == 0 && !last {
-            let mut new = event(tenant, &format!("emitted {} {commits}", shard.0));
+        let id = format!("emitted {} {commits}", shard.0);
+        let emits = commits % 3 == 0 && !last;
+        let unmatched = emits && commits % 2 == 0;
+        if emits {
+            let mut new = event(tenant, &id);
             new.shard = shard;
             commit.emits.push(new);
-            emitted += 1;
+            commit.emits_unmatched = unmatched;
+            done.emitted += 1;
         }
         let committed = store.commit(commit).await.expect("because the store answers");
-        assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
-        read.extend(batch.events.iter().map(|event| event.position));
+        let Committed::Done { woken, .. } = committed else { panic!("{committed:?}") };
+        if emits && !woken.contains(&shard) {
+            assert!(unmatched, "what a rule may take is never passed");
+            done.passed.insert(id);
+        }
+        done.read.extend(batch.events.iter().map(|event| event.position));
     }
 }
 
@@ -272,12 +287,13 @@ async fn slow_appends_of_two_nodes_reach_readers_and_dispatch_once_and_in_order(
         }
     }
     ended.store(true, Ordering::SeqCst);
-    let mut emitted = 0;
-    let mut dispatched: BTreeMap<(TenantId, Shard), Vec<Position>> = BTreeMap::new();
+    let (mut emitted, mut passed) = (0, 0);
+    let mut dispatched: BTreeMap<(TenantId, Shard), Dispatched> = BTreeMap::new();
     for (tenant, shard, lane) in lanes {
-        let (read, new) = lane.await.expect("because it does not panic");
-        emitted += new;
-        dispatched.insert((tenant, shard), read);
+        let done = lane.await.expect("because it does not panic");
+        emitted += done.emitted;
+        passed += done.passed.len();
+        dispatched.insert((tenant, shard), done);
     }
     settled.store(true, Ordering::SeqCst);
     let mut more = 0;
@@ -291,15 +307,84 @@ async fn slow_appends_of_two_nodes_reach_readers_and_dispatch_once_and_in_order(
         let all = b.tail(*tenant, Position::ZERO, None, 10_000).await.expect("because the store answers").events;
         assert_eq!(all.iter().map(|event| event.position).collect::<BTreeSet<_>>(), read, "a reader sees all there is");
         for (shard, _) in fences.iter().take(2) {
-            let lane: Vec<Position> =
-                all.iter().filter(|event| event.shard == *shard).map(|event| event.position).collect();
-            assert_eq!(dispatched[&(*tenant, *shard)], lane, "dispatch sees each event of a lane once, in order");
+            let done = &dispatched[&(*tenant, *shard)];
+            let lane = all.iter().filter(|event| event.shard == *shard && !done.passed.contains(&event.event.id));
+            let lane: Vec<Position> = lane.map(|event| event.position).collect();
+            assert_eq!(done.read, lane, "dispatch sees each event of a lane once, in order");
         }
     }
     assert_eq!(more as u64, emitted, "readers see what commits emit");
     assert!(emitted > 0, "commits emitted something");
+    println!("{passed} of {emitted} emitted events were worked off with their commits");
     a.close().await;
     b.close().await;
+}
+
+/// Commits that pass what they emit beside appends to the same lane, until often enough both of them were first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_commit_passes_never_stands_behind_what_others_append() {
+    const OFTEN: usize = 20;
+    let server = Server::new();
+    let (a, b) = (node(&server, "a").await, node(&server, "b").await);
+    let tenant = tenant(&a, "a").await;
+    let fences = a.host_acquire("a", LEASE, u16::MAX).await.expect("because nobody else is there");
+    let fence = fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
+    let (go, ended) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let appending = tokio::spawn({
+        let (go, ended) = (Arc::clone(&go), Arc::clone(&ended));
+        async move {
+            let mut appended = 0;
+            loop {
+                go.notified().await;
+                if ended.load(Ordering::SeqCst) {
+                    break;
+                }
+                let new = event(tenant, &format!("appended {appended}"));
+                b.host_append(vec![new]).await.expect("because the store answers");
+                appended += 1;
+            }
+            b.close().await;
+            appended
+        }
+    });
+    let (mut read, mut passed, mut refused) = (Vec::new(), BTreeSet::new(), 0);
+    let begin = Instant::now();
+    for round in 0.. {
+        if passed.len() >= OFTEN && refused >= OFTEN {
+            break;
+        }
+        assert!(begin.elapsed() < LONG, "{} passed, {refused} not", passed.len());
+        // Beside the read, beside the commit, or not at all.
+        if round % 3 == 0 {
+            go.notify_one();
+        }
+        let batch = a.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+        let mut commit = commit_of(tenant, fence, &batch);
+        let id = format!("emitted {}", batch.turn);
+        commit.emits = vec![event(tenant, &id)];
+        commit.emits_unmatched = true;
+        if round % 3 == 1 {
+            go.notify_one();
+        }
+        let Committed::Done { woken, .. } = a.commit(commit).await.expect("because the store answers") else {
+            panic!("nobody else works there")
+        };
+        match woken.is_empty() {
+            true => _ = passed.insert(id),
+            false => refused += 1,
+        }
+        read.extend(batch.events.into_iter().map(|event| event.event.id));
+    }
+    ended.store(true, Ordering::SeqCst);
+    go.notify_one();
+    let appended: usize = appending.await.expect("because it does not panic");
+    let rest = a.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+    read.extend(rest.events.into_iter().map(|event| event.event.id));
+    let all = a.tail(tenant, Position::ZERO, None, 100_000).await.expect("because the store answers");
+    assert_eq!(all.events.len(), appended + passed.len() + refused);
+    let dispatched = all.events.into_iter().map(|event| event.event.id).filter(|id| !passed.contains(id));
+    assert_eq!(read, dispatched.collect::<Vec<_>>(), "all that was not passed, once and in order");
+    a.close().await;
 }
 
 /// What a stranger may have left open beside us.

@@ -87,6 +87,7 @@ async fn count(store: &Store, tenant: TenantId, number: usize) -> Result<(), Err
             reads: Vec::new(),
             writes: vec![write],
             emits: vec![event(store, tenant, &format!("emitted-{}-{number}", last.0), 10)],
+            emits_unmatched: false,
             deliveries: Vec::new(),
             timers: Vec::new(),
             runs: Vec::new(),

@@ -271,6 +271,7 @@ impl Trial {
             reads: Vec::new(),
             writes: Vec::new(),
             emits: Vec::new(),
+            emits_unmatched: false,
             deliveries: Vec::new(),
             timers: Vec::new(),
             runs: Vec::new(),

@@ -361,3 +361,36 @@ async fn a_receiver_that_is_down_gets_everything_later_under_the_same_ids() -> R
     assert_eq!(ids, known, "each arrived once, under the id that the host shows");
     Ok(())
 }
+
+/// A follow-up is looked at again only where a rule takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_rule_takes_is_done_with_the_run_that_emits_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let host = Host::start(folder.path()).await?;
+    let client = host.tenant("acme").await?;
+    client.rule(json!({"name": "copy", "on": "a", "steps": [{"emit": "b"}]})).await?;
+    for number in 0..10 {
+        let id = format!("a-{number}");
+        client.publish(&[event(&id, "a", json!({}))]).await?;
+        client.run_in(&id, "copy", "done").await?;
+    }
+    // 20 if the follow-ups were read again, as those of a batch are that takes longer than its slice.
+    let read = host.metric("bulkhead_batch_events_sum").await?;
+    assert!((10.0..15.0).contains(&read), "{read}");
+    let follow_ups = client.list("/v1/events?type=b").await?;
+    assert_eq!(follow_ups.len(), 10);
+    let id = follow_ups[0]["id"].as_str().context("no id")?;
+    let story = client.get(&format!("/v1/events/{id}")).await?;
+    assert_eq!((&story["runs"], &story["waits"]), (&json!([]), &json!([])), "{story}");
+
+    // From now on one takes them.
+    client.rule(json!({"name": "again", "on": "b", "steps": [{"emit": "c"}]})).await?;
+    client.publish(&[event("a-10", "a", json!({}))]).await?;
+    client.run_in("a-10", "copy", "done").await?;
+    eventually("a follow-up of a follow-up", SOON, async || {
+        Ok((client.list("/v1/events?type=c").await?.len() == 1).then_some(()))
+    })
+    .await?;
+    assert_eq!(client.list("/v1/runs?rule=again").await?.len(), 1, "those before it were done already");
+    Ok(())
+}

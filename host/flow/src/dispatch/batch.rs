@@ -164,6 +164,7 @@ impl Execution {
             reads: Vec::new(),
             writes: Vec::new(),
             emits: Vec::new(),
+            emits_unmatched: false,
             deliveries: Vec::new(),
             timers: Vec::new(),
             runs: Vec::new(),
@@ -216,6 +217,7 @@ impl Execution {
             self.event(event);
             self.commit.cursor_to = event.position;
         }
+        self.commit.emits_unmatched = !more && self.emits_unmatched(began);
         (self.commit.reads, self.commit.writes) = self.state.take();
         self.commit.unfinished = self.puts;
         self.commit.unfinished.append(&mut self.ends);
@@ -230,6 +232,17 @@ impl Execution {
             samples: self.samples,
             left_out: self.left_out,
         }
+    }
+
+    /// Whether it emitted something and no rule takes any of it, as far as its slice tells.
+    fn emits_unmatched(&self, began: Instant) -> bool {
+        let view = &self.shared.view;
+        let unmatched = |new: &NewEvent| {
+            let routed = view.rules.route(&new.event, &Scope::new(&new.event, &view.tenant.name));
+            routed.is_quiet()
+        };
+        let emits = &self.commit.emits;
+        !emits.is_empty() && emits.iter().all(|new| began.elapsed() < self.shared.slice && unmatched(new))
     }
 
     fn full(&self, began: Instant) -> bool {

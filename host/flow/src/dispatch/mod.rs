@@ -63,6 +63,7 @@ use crate::dispatch::pipeline::Sessions;
 use crate::dispatch::rollouts::Rollouts;
 use crate::dispatch::shadow::Shadows;
 use crate::dispatch::workers::Workers;
+use crate::live::Kinds;
 use crate::live::Live;
 use crate::outbound::Origins;
 use crate::preview::Previewer;
@@ -432,6 +433,7 @@ impl Dispatch {
         let reads: Vec<StateRead> = commit.reads.clone();
         let writes = commit.writes.clone();
         let emitted = !commit.emits.is_empty();
+        let kinds = Kinds::of(commit.emits.iter().map(|new| new.event.kind.as_str()));
         let delivers = !commit.deliveries.is_empty();
         let waits = !commit.unfinished.is_empty() || !commit.timers.is_empty();
         let began = Instant::now();
@@ -450,7 +452,7 @@ impl Dispatch {
                 self.limiter.burned(&view.tenant, fuel);
                 self.handle.wake(turn.tenant, woken);
                 if emitted {
-                    self.live.tick(turn.tenant);
+                    self.live.tick(turn.tenant, kinds);
                 }
                 if delivers {
                     self.outbox.wake();
@@ -565,7 +567,7 @@ impl Dispatch {
         let new = NewEvent { tenant, shard, recorded: now, lineage, event };
         self.store.host_append(vec![new]).await?;
         self.handle.wake(tenant, &[shard]);
-        self.live.tick(tenant);
+        self.live.tick(tenant, Kinds::of(std::iter::once(kind)));
         Ok(())
     }
 }

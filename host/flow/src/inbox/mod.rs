@@ -25,6 +25,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::dispatch;
+use crate::live::Kinds;
 use crate::live::Live;
 use crate::quota::Limiter;
 use crate::quota::Refused;
@@ -189,6 +190,7 @@ impl Inbox {
     async fn append(&self, tenant: &Tenant, events: Vec<NewEvent>, receipt: &mut Receipt) -> Result<(), Error> {
         let inner = &*self.inner;
         let shards: Vec<Shard> = events.iter().map(|event| event.shard).collect();
+        let kinds = Kinds::of(events.iter().map(|event| event.event.kind.as_str()));
         receipt.ids = events.iter().map(|event| event.event.id.clone()).collect();
         let appended = inner.store.host_append(events).await.map_err(|error| match error {
             bulkhead_store::Error::Full => Error::Full,
@@ -209,7 +211,7 @@ impl Inbox {
         if !woken.is_empty() {
             let woken: Vec<Shard> = woken.into_iter().collect();
             inner.dispatch.wake(tenant.id, &woken);
-            inner.live.tick(tenant.id);
+            inner.live.tick(tenant.id, kinds);
         }
         Ok(())
     }

@@ -125,7 +125,7 @@ async fn store_turn(
     per_call: usize,
 ) -> Result<(usize, Rate), Failure> {
     let last = sql(ground.database.owner_url(), "SELECT last_value FROM bulkhead.numbers;")?;
-    let (begin, payload) = (Instant::now(), payload());
+    let (begin, payload) = (Instant::now(), payload(PAYLOAD));
     let mut tasks = Vec::new();
     for client in 0..clients {
         let (store, tenant, payload) = (store.clone(), tenants[client % tenants.len()], payload.clone());
@@ -184,7 +184,7 @@ async fn write(
     statement: &'static str,
 ) -> Result<Rate, Failure> {
     let mut conn = PgConnection::connect(&url).await?;
-    let payload = payload();
+    let payload = payload(PAYLOAD);
     // All beforehand but what must differ: the processors are the bare inserts' alone.
     let made: Vec<NewEvent> = (0..group).map(|at| event(tenants[at % tenants.len()], &payload)).collect();
     let begin = Instant::now();

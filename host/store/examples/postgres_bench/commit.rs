@@ -19,6 +19,7 @@ use crate::load::BATCH;
 use crate::load::LIMITS;
 use crate::load::Lane;
 use crate::load::NOW;
+use crate::load::PAYLOAD;
 use crate::load::event;
 use crate::load::fences;
 use crate::load::payload;
@@ -90,7 +91,7 @@ async fn round(
 }
 
 async fn lane(store: Postgres, tenant: TenantId, fence: Fence, time: Duration) -> Result<Spent, Failure> {
-    let (begin, payload) = (Instant::now(), payload());
+    let (begin, payload) = (Instant::now(), payload(PAYLOAD));
     let shard = Shard::of(tenant, "", 16, 1);
     let (mut spent, mut lane) = (Spent::default(), Lane::default());
     while begin.elapsed() < time {

@@ -71,13 +71,13 @@ pub struct Kind {
     pub queues: bool,
 }
 
-pub async fn run(time: Duration, Kind { strangers, queues }: Kind) -> Result<(), Failure> {
+pub async fn run(time: Duration, bytes: usize, Kind { strangers, queues }: Kind) -> Result<(), Failure> {
     let ground = Ground::new().await?;
     let store = ground.store().await?;
     let fences = fences(&store).await?;
     let tenants = tenants(&store, TENANTS).await?;
     println!(
-        "idle: {TENANTS} tenants, batches of {BATCH} events of 1 KiB, a run and a state write each{}; {}",
+        "idle: {TENANTS} tenants, batches of {BATCH} events of {bytes} bytes, a run and a state write each{}; {}",
         if queues {
             format!("; {DELIVERIES} deliveries, {TIMERS} timer and {RETRIES} retries a batch")
         } else {
@@ -91,7 +91,7 @@ pub async fn run(time: Duration, Kind { strangers, queues }: Kind) -> Result<(),
     let mut tasks = Vec::new();
     for tenant in &tenants {
         let fence = fences[&Shard::of(*tenant, "", 16, 1)];
-        tasks.push(tokio::spawn(lane(store.clone(), *tenant, fence, end, queues, Arc::clone(&events))));
+        tasks.push(tokio::spawn(lane(store.clone(), *tenant, fence, end, queues, payload(bytes), Arc::clone(&events))));
     }
     tasks.push(tokio::spawn(deliver(store.clone(), end)));
     tasks.push(tokio::spawn(keep(store.clone(), end)));
@@ -108,6 +108,10 @@ pub async fn run(time: Duration, Kind { strangers, queues }: Kind) -> Result<(),
     while Instant::now() + LOOK <= end {
         let (before, since) = (events.load(Ordering::Relaxed), Instant::now());
         tokio::time::sleep(LOOK).await;
+        // None ends before its time, unless the store failed.
+        if let Some(at) = tasks.iter().position(|task| task.is_finished() && Instant::now() < end) {
+            tasks.swap_remove(at).await??;
+        }
         let done = events.load(Ordering::Relaxed) - before;
         let now = processor(ground.cluster.pid()?)?;
         let rate = done as f64 / since.elapsed().as_secs_f64();
@@ -152,9 +156,9 @@ async fn lane(
     fence: Fence,
     end: Instant,
     queues: bool,
+    payload: Bytes,
     count: Arc<AtomicU64>,
 ) -> Result<(), Failure> {
-    let payload = payload();
     let shard = Shard::of(tenant, "", 16, 1);
     let mut lane = Lane::default();
     while Instant::now() < end {

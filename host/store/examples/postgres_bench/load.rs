@@ -34,15 +34,16 @@ pub const LIMITS: BatchLimits = BatchLimits { events: BATCH as u32, bytes: 4 << 
 pub const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 /// The node.
 pub const NODE: &str = "bench";
-/// Bytes of an event's payload.
+/// Bytes of an event's payload, where nothing else is asked for.
 pub const PAYLOAD: usize = 1_024;
 const PLUGIN: PluginId = PluginId(1);
 /// Keys of state that a tenant's events touch in turn.
 const KEYS: usize = 10_000;
 
-pub fn payload() -> Bytes {
+/// One of so many bytes.
+pub fn payload(bytes: usize) -> Bytes {
     let mut payload = br#"{"order":1,"note":""#.to_vec();
-    payload.resize(PAYLOAD - 2, b'x');
+    payload.resize(bytes.saturating_sub(2).max(payload.len()), b'x');
     payload.extend_from_slice(b"\"}");
     Bytes::from(payload)
 }
@@ -112,6 +113,7 @@ impl Lane {
             reads: self.keys.iter().map(|key| self.read(key)).collect(),
             writes: self.keys.iter().map(|key| write(key)).collect(),
             emits: Vec::new(),
+            emits_unmatched: false,
             deliveries: Vec::new(),
             timers: Vec::new(),
             runs: batch.events.iter().map(run).collect(),

@@ -1,7 +1,7 @@
 //! How close the Postgres backend comes to the database under it, and whether it stays as fast beside a stranger's open
 //! transaction. Runs on a server of its own that waits for the disk (`fsync` on).
 //!
-//! `cargo run --release -p bulkhead-store --example postgres_bench [append|commit|idle|alone|queues|all] [SECONDS]`
+//! `cargo run --release -p bulkhead-store --example postgres_bench [append|commit|idle|alone|queues|all] [SECONDS] [BYTES]`
 //!
 //! - `append`: [`host_append`] of many clients beside bare inserts of the same rows (20 s each turn and side).
 //! - `commit`: append, read and commit of full batches, and the round trips that takes (20 s).
@@ -9,6 +9,8 @@
 //!   written.
 //! - `alone`: that without the strangers.
 //! - `queues`: beside the strangers, with deliveries, timers and retries besides.
+//!
+//! The last three take the size of a payload (1,024): what half an hour leaves on the disk is tens of gigabytes.
 //!
 //! [`host_append`]: bulkhead_store::log::Log::host_append
 
@@ -58,6 +60,7 @@ impl Ground {
 async fn main() -> Result<(), Failure> {
     let part = std::env::args().nth(1).unwrap_or_else(|| "all".to_owned());
     let seconds = std::env::args().nth(2).map(|text| text.parse()).transpose()?.map(Duration::from_secs);
+    let bytes = std::env::args().nth(3).map(|text| text.parse()).transpose()?.unwrap_or(load::PAYLOAD);
     let wanted = |name: &str| part == name || part == "all";
     let usual = |usual: u64| seconds.unwrap_or(Duration::from_secs(usual));
     if wanted("append") {
@@ -67,13 +70,13 @@ async fn main() -> Result<(), Failure> {
         commit::run(usual(20)).await?;
     }
     if wanted("idle") {
-        idle::run(usual(60), idle::Kind { strangers: true, queues: false }).await?;
+        idle::run(usual(60), bytes, idle::Kind { strangers: true, queues: false }).await?;
     }
     if wanted("alone") {
-        idle::run(usual(60), idle::Kind { strangers: false, queues: false }).await?;
+        idle::run(usual(60), bytes, idle::Kind { strangers: false, queues: false }).await?;
     }
     if wanted("queues") {
-        idle::run(usual(60), idle::Kind { strangers: true, queues: true }).await?;
+        idle::run(usual(60), bytes, idle::Kind { strangers: true, queues: true }).await?;
     }
     Ok(())
 }

@@ -275,6 +275,124 @@ pub async fn emitted_events_wake_their_shards(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// Commits, and says whether the tenant's home is to be looked at again.
+async fn wakes_home(world: &World, commit: Commit) -> Result<bool> {
+    let home = world.home(commit.tenant);
+    match world.store.commit(commit).await? {
+        Committed::Done { woken, .. } => Ok(woken.contains(&home)),
+        other => panic!("the commit was to be done, not {other:?}"),
+    }
+}
+
+async fn waiting(world: &World, tenant: TenantId) -> Result<Vec<String>> {
+    let batch = world.batch(tenant, at(0)).await?;
+    Ok(batch.events.into_iter().map(|event| event.event.id).collect())
+}
+
+pub async fn what_no_rule_takes_is_worked_off_with_the_commit_that_emits_it(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    for round in 0..40 {
+        world.append(vec![world.event(tenant, &format!("event-{round}"))]).await?;
+        let mut commit = world.commit(tenant).await?;
+        commit.emits = vec![world.event(tenant, &format!("a-{round}")), world.event(tenant, &format!("b-{round}"))];
+        commit.emits_unmatched = true;
+        assert!(!wakes_home(world, commit).await?, "{round}");
+        assert_eq!(waiting(world, tenant).await?, [""; 0], "{round}");
+    }
+    assert_eq!(world.store.host_backlog(at(0), &[world.home(tenant)]).await?, []);
+    let events = world.store.tail(tenant, Position::ZERO, None, 1_000).await?.events;
+    assert_eq!(events.len(), 120, "all of them are in the log");
+    assert_eq!(world.batch(tenant, at(0)).await?.cursor, events[119].position);
+    // As many as a batch may emit.
+    world.append(vec![world.event(tenant, "of-many")]).await?;
+    let mut commit = world.commit(tenant).await?;
+    commit.emits = (0..4_000).map(|number| world.event(tenant, &format!("many-{number}"))).collect();
+    commit.emits_unmatched = true;
+    assert!(!wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, [""; 0]);
+    // A batch of due runs alone moves no cursor by itself.
+    let mut commit = world.commit(tenant).await?;
+    commit.emits = vec![world.event(tenant, "of-a-retry")];
+    commit.emits_unmatched = true;
+    assert!(!wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, [""; 0]);
+    world.restart().await;
+    assert_eq!(waiting(world, tenant).await?, [""; 0]);
+    world.append(vec![world.event(tenant, "next")]).await?;
+    assert_eq!(waiting(world, tenant).await?, ["next"]);
+    Ok(())
+}
+
+pub async fn an_emitted_event_is_never_worked_off_before_another(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let emit = async |world: &World, id: &str| {
+        let mut commit = world.commit(tenant).await?;
+        commit.emits = vec![world.event(tenant, id)];
+        commit.emits_unmatched = true;
+        Ok::<_, crate::Error>(commit)
+    };
+    // One that came after the batch was read.
+    let commit = emit(world, "emitted").await?;
+    world.append(vec![world.event(tenant, "late")]).await?;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["late", "emitted"]);
+    // One that was left for the next batch.
+    let mut commit = emit(world, "more").await?;
+    commit.cursor_to = world.batch(tenant, at(0)).await?.events[0].position;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["emitted", "more"]);
+    // An event that is emitted again stands where it stood.
+    let mut commit = emit(world, "more").await?;
+    commit.cursor_to = commit.cursor_from;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["emitted", "more"]);
+    let commit = emit(world, "more").await?;
+    assert!(!wakes_home(world, commit).await?, "it is worked off by this batch itself");
+    assert_eq!(waiting(world, tenant).await?, [""; 0]);
+    // One of the same name came from elsewhere meanwhile, and a rule may take that.
+    let commit = emit(world, "theirs").await?;
+    let mut theirs = world.event(tenant, "theirs");
+    theirs.event.kind = "test.other".into();
+    world.append(vec![theirs]).await?;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["theirs"]);
+    let mut commit = emit(world, "theirs").await?;
+    commit.cursor_to = commit.cursor_from;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["theirs"]);
+    Ok(())
+}
+
+pub async fn an_emitted_event_waits_for_its_turn_where_a_rule_may_take_it(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    let home = world.home(tenant);
+    // Under newer settings there may be another rule.
+    let before = world.batch(tenant, at(0)).await?.settings;
+    let mut commit = world.commit(tenant).await?;
+    commit.settings = before;
+    commit.emits = vec![world.event(tenant, "1")];
+    commit.emits_unmatched = true;
+    world.store.pause_rule(tenant, "rule", true).await?;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["1"]);
+    // A commit moves the cursor of its own lane alone.
+    let mut commit = world.commit(tenant).await?;
+    let mut elsewhere = world.event(tenant, "elsewhere");
+    elsewhere.shard = Shard((home.0 + 1) % world.store.host_shards());
+    commit.emits = vec![world.event(tenant, "2"), elsewhere];
+    commit.emits_unmatched = true;
+    assert!(wakes_home(world, commit).await?);
+    assert_eq!(waiting(world, tenant).await?, ["2"]);
+    // A commit that is not applied moves nothing.
+    let mut commit = world.commit(tenant).await?;
+    commit.emits = vec![world.event(tenant, "3")];
+    commit.emits_unmatched = true;
+    let late = Commit { fence: Fence(commit.fence.0 - 1), ..commit };
+    assert_eq!(world.store.commit(late).await?, Committed::Fenced);
+    assert_eq!(waiting(world, tenant).await?, ["2"]);
+    Ok(())
+}
+
 pub async fn an_emitted_event_that_is_there_is_left_alone(world: &mut World) -> Result<()> {
     let tenant = world.tenant("a").await?;
     let there = world.append(vec![world.event(tenant, "there")]).await?;

@@ -108,6 +108,9 @@ suite! { $
         one_of_two_that_read_the_same_is_applied,
         emitted_events_wake_their_shards,
         an_emitted_event_that_is_there_is_left_alone,
+        what_no_rule_takes_is_worked_off_with_the_commit_that_emits_it,
+        an_emitted_event_is_never_worked_off_before_another,
+        an_emitted_event_waits_for_its_turn_where_a_rule_may_take_it,
         commits_of_many_tenants_at_once_keep_apart,
     }
     deliveries {

@@ -189,6 +189,7 @@ impl World {
             reads: Vec::new(),
             writes: Vec::new(),
             emits: Vec::new(),
+            emits_unmatched: false,
             deliveries: Vec::new(),
             timers: Vec::new(),
             runs: Vec::new(),

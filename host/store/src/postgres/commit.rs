@@ -57,8 +57,12 @@ impl Postgres {
             .texts(put_of(&commit).map(|run| run.rule.as_str()))
             .text_opts(pins.iter().map(Option::as_deref));
         bind_recordings(&commit.recordings, &mut args);
+        // The settings under which they may be passed, if at all.
+        let here = emits.iter().all(|event| event.new.shard == commit.shard);
+        args.int_opt((commit.emits_unmatched && here && !emits.is_empty()).then_some(commit.settings));
         let sql = "SELECT verdict, version, woken, put_pins(verdict, $1, $89, $90, $91),
-            put_recordings(verdict, $1, $92, $93, $94, $95, $96, $97, $98, $99, $100, $101, $102, $103, $104)
+            put_recordings(verdict, $1, $92, $93, $94, $95, $96, $97, $98, $99, $100, $101, $102, $103, $104),
+            pass_emits(verdict, $1, $2, $6, $105)
             FROM commit_batch(
             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
             $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46,
@@ -78,7 +82,10 @@ impl Postgres {
             sqlx::Row::try_get(row, 2).map_err(|error| Error::Damaged(error.to_string()))?;
         let promoted = promoted.unwrap_or_default().into_iter().filter_map(|shard| u16::try_from(shard).ok());
         let mut woken: BTreeSet<Shard> = promoted.map(Shard).collect();
-        woken.extend(emits.iter().map(|event| event.new.shard));
+        let passed: bool = sqlx::Row::try_get(row, 5).map_err(|error| Error::Damaged(error.to_string()))?;
+        if !passed {
+            woken.extend(emits.iter().map(|event| event.new.shard));
+        }
         Ok(Committed::Done { woken: woken.into_iter().collect(), next_due: next_due(&commit), version })
     }
 

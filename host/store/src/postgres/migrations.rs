@@ -37,6 +37,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (12, "tails", include_str!("../../../../migrations/postgres/0012_tails.sql")),
     (13, "plans", include_str!("../../../../migrations/postgres/0013_plans.sql")),
     (14, "steady_plans", include_str!("../../../../migrations/postgres/0014_steady_plans.sql")),
+    (15, "passed", include_str!("../../../../migrations/postgres/0015_passed.sql")),
 ];
 
 /// Where everything of ours is.

@@ -83,6 +83,10 @@ const SETTINGS: [(&str, &str); 12] = [
     ("enable_bitmapscan", "off"),
 ];
 
+/// Large values are compressed with lz4 where the server has it: pglz, the default, is slower than the disk by far.
+const COMPRESSION: &str = "SELECT set_config(name, 'lz4', false) FROM pg_settings
+                           WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
+
 /// Statements that stay prepared on a connection: all there are.
 const STATEMENTS: usize = 200;
 
@@ -109,6 +113,15 @@ pub(super) async fn open(options: &Options) -> Result<(PgPool, u16)> {
         .acquire_timeout(options.patience)
         // A connection that fails in use is replaced; asking each before use would double the round trips.
         .test_before_acquire(false)
+        .after_connect(|conn, _| {
+            Box::pin(async {
+                match sqlx::raw_sql(COMPRESSION).execute(conn).await {
+                    // A server that refuses that is as good without.
+                    Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+        })
         .connect_with(connect.clone())
         .await;
     let pool = match pool {

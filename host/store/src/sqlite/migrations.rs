@@ -30,6 +30,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (12, "tails", include_str!("../../../../migrations/sqlite/0012_tails.sql")),
     (13, "plans", include_str!("../../../../migrations/sqlite/0013_plans.sql")),
     (14, "steady_plans", include_str!("../../../../migrations/sqlite/0014_steady_plans.sql")),
+    (15, "passed", include_str!("../../../../migrations/sqlite/0015_passed.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

@@ -184,6 +184,7 @@ pub fn commit(tenant: TenantId, fence: Fence, from: Position, to: Position) -> C
         reads: Vec::new(),
         writes: Vec::new(),
         emits: Vec::new(),
+        emits_unmatched: false,
         deliveries: Vec::new(),
         timers: Vec::new(),
         runs: Vec::new(),

@@ -51,6 +51,14 @@ pub struct Routed {
     pub errors: Vec<(usize, String)>,
 }
 
+impl Routed {
+    /// True if no rule takes the event or would have to be told of it.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.matched.is_empty() && self.over_budget.is_empty() && self.starved.is_empty() && self.errors.is_empty()
+    }
+}
+
 /// The rules of a tenant at one moment, indexed. Immutable: a change makes a new one.
 pub struct RuleSet {
     number: i64,

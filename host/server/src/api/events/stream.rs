@@ -13,11 +13,11 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use bulkhead_domain::id::Position;
+use bulkhead_flow::live::Ticks;
 use bulkhead_store::catalogue::TenantState;
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
@@ -89,7 +89,8 @@ pub async fn stream(
     })?;
     caller.leave();
     // Before the position is read: what is appended after it must tick.
-    let ticks = api.live.subscribe(caller.id());
+    let kind = filter.exact_kind();
+    let ticks = api.live.subscribe(caller.id(), kind.as_deref());
     let last = headers.get("last-event-id").filter(|value| !value.is_empty());
     let position = match last {
         None => api.store.head(caller.id()).await?,
@@ -100,7 +101,7 @@ pub async fn stream(
         }
     };
     let follower =
-        Follower { api, caller, filter, position, ticks, greeted: false, looked: Instant::now(), _place: place };
+        Follower { api, caller, filter, kind, position, ticks, greeted: false, looked: Instant::now(), _place: place };
     let body = Body::from_stream(stream::unfold(follower, |mut follower| async move {
         let piece = follower.next().await?;
         Some((Ok::<_, std::convert::Infallible>(piece), follower))
@@ -119,9 +120,11 @@ struct Follower {
     api: Api,
     caller: Caller<Read>,
     filter: Filter,
+    /// The one type that the filter asks for, if it is one.
+    kind: Option<String>,
     /// Everything up to here is sent or was not wanted.
     position: Position,
-    ticks: watch::Receiver<u64>,
+    ticks: Ticks,
     /// The reader knows where it begins.
     greeted: bool,
     /// When the key was last seen to be valid.
@@ -141,7 +144,7 @@ impl Follower {
             if self.api.ending.is_cancelled() || !self.is_allowed().await {
                 return None;
             }
-            self.ticks.mark_unchanged();
+            self.ticks.catch_up();
             let (messages, more) = match self.read().await {
                 Ok(read) => read,
                 Err(error) => {
@@ -155,14 +158,9 @@ impl Follower {
             if !more {
                 // What another node appends may not be heard of.
                 let look = if self.api.shared { Instant::now() + LOOK } else { beat };
-                let ticked = async {
-                    if self.ticks.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                };
                 tokio::select! {
                     () = self.api.ending.cancelled() => return None,
-                    () = ticked => {}
+                    () = self.ticks.next() => {}
                     () = tokio::time::sleep_until(look.min(beat)) => {}
                 }
             }
@@ -174,8 +172,7 @@ impl Follower {
 
     /// Messages for the wanted ones among the next events, and whether there may be more.
     async fn read(&mut self) -> bulkhead_store::Result<(String, bool)> {
-        let kind = self.filter.exact_kind();
-        let tail = self.api.store.tail(self.caller.id(), self.position, kind.as_deref(), CHUNK).await?;
+        let tail = self.api.store.tail(self.caller.id(), self.position, self.kind.as_deref(), CHUNK).await?;
         let mut messages = String::new();
         let mut fair = Fair::default();
         for logged in tail.events {

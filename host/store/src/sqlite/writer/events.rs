@@ -1,6 +1,7 @@
 //! The part of a group that appends: keys first, which tell the duplicates, then the events that are new.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use bulkhead_domain::id::EventKey;
 use bulkhead_domain::id::Position;
@@ -61,6 +62,7 @@ pub(super) struct Place {
 pub(super) struct Events<'a> {
     candidates: Vec<Candidate<'a>>,
     by_key: HashMap<(TenantId, EventKey), usize>,
+    candidate_lanes: HashSet<LaneId>,
 }
 
 impl<'a> Events<'a> {
@@ -70,8 +72,19 @@ impl<'a> Events<'a> {
         let candidate = *self.by_key.entry((incoming.new.tenant, incoming.key)).or_insert(next);
         if candidate == next {
             self.candidates.push(Candidate { incoming, position: Position(tx.number()), there: None });
+            self.candidate_lanes.insert((incoming.new.tenant, incoming.new.shard));
         }
         Place { candidate, itself: candidate == next }
+    }
+
+    /// Whether a candidate may come to stand in a lane.
+    pub(super) fn may_add_to(&self, lane: LaneId) -> bool {
+        self.candidate_lanes.contains(&lane)
+    }
+
+    /// The position that was given to an event's candidate, whatever becomes of it.
+    pub(super) fn position(&self, place: Place) -> Position {
+        self.candidates[place.candidate].position
     }
 
     /// Writes them; moves the heads of their lanes.

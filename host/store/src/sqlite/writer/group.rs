@@ -139,11 +139,18 @@ impl<'a> Group<'a> {
         self.chains.add(commit);
         self.outbox.add(commit, tx);
         self.history.add(commit, tx);
-        let shards = emits.iter().map(|event| event.new.shard).collect();
-        let emits = emits.iter().map(|event| self.events.add(event, tx)).collect();
+        let id = (commit.tenant, commit.shard);
+        let passes = commit.emits_unmatched
+            && settings <= commit.settings
+            && lane.head <= commit.cursor_to
+            && !self.events.may_add_to(id)
+            && emits.iter().all(|event| event.new.shard == commit.shard);
+        let shards = if passes { HashSet::new() } else { emits.iter().map(|event| event.new.shard).collect() };
+        let emits: Vec<Place> = emits.iter().map(|event| self.events.add(event, tx)).collect();
+        let last = emits.iter().map(|place| self.events.position(*place)).max().filter(|_| passes);
         let number = tx.number();
-        let lane = tx.lane((commit.tenant, commit.shard));
-        lane.cursor = commit.cursor_to;
+        let lane = tx.lane(id);
+        lane.cursor = last.unwrap_or(commit.cursor_to);
         lane.number = number;
         Ok(Plan::Commit { commit, emits, shards, version })
     }

@@ -1,0 +1,1 @@
+-- The writer moves the cursor beyond what a batch emits and no rule takes: nothing of the tables changes.
