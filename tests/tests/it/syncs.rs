@@ -9,10 +9,12 @@ use std::time::Duration;
 use anyhow::Result;
 use anyhow::ensure;
 use bulkhead_tests::eventually;
+use bulkhead_tests::host::Client;
 use bulkhead_tests::host::Host;
 use bulkhead_tests::host::Settings;
 use bulkhead_tests::ledger::Ledger;
 use bulkhead_tests::receiver::Receiver;
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
 const SIGABRT: i32 = 6;
@@ -48,14 +50,17 @@ int fsync(int fd) { return passed_on("fsync", fd); }
 int fdatasync(int fd) { return passed_on("fdatasync", fd); }
 "#;
 
-/// A host on a disk of which some files may not be synced.
-struct Disk {
+/// A host on a disk of which some files may not be synced, and a publisher that keeps books.
+struct Scene {
     failing: PathBuf,
-    settings: Settings,
+    receiver: Receiver,
+    host: Host,
+    client: Client,
+    ledger: Ledger,
 }
 
-impl Disk {
-    fn new(folder: &Path) -> Result<Self> {
+impl Scene {
+    async fn start(folder: &Path) -> Result<Self> {
         let (source, shim, failing) = (folder.join("shim.c"), folder.join("shim.so"), folder.join("failing"));
         std::fs::write(&source, SHIM)?;
         let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&shim, &source]).arg("-ldl").status()?;
@@ -64,7 +69,11 @@ impl Disk {
             ("LD_PRELOAD".to_owned(), shim.display().to_string()),
             ("FAILING_SYNCS".to_owned(), failing.display().to_string()),
         ];
-        Ok(Self { failing, settings: Settings { environment, ..Settings::default() } })
+        let receiver = Receiver::start().await?;
+        let host = Host::start_as(folder, Settings { environment, ..Settings::default() }).await?;
+        let client = host.tenant("acme").await?;
+        Ledger::prepare(&client, &receiver).await?;
+        Ok(Self { failing, receiver, host, client, ledger: Ledger::default() })
     }
 
     /// From now on, syncs of files fail whose names end so; of none, if that is empty.
@@ -74,35 +83,43 @@ impl Disk {
         std::fs::write(&new, end)?;
         Ok(std::fs::rename(new, &self.failing)?)
     }
+
+    /// The host has ended because of a sync; it starts again on a disk that works, and takes in what it did not acknowledge.
+    async fn recover(&mut self, batch: &[Value]) -> Result<()> {
+        let status = self.host.ended(SOON).await?;
+        ensure!(status.signal() == Some(SIGABRT), "{status}");
+        self.fail("")?;
+        self.host.restart().await?;
+        self.client = self.client.at(&self.host);
+        // It may be there or not; a publisher sends it again.
+        let Self { client, ledger, .. } = self;
+        eventually("an acknowledgement", SOON, async || Ok(ledger.offer(client, batch).await.then_some(()))).await
+    }
+
+    /// Compares the books; says how many events were acknowledged.
+    async fn compare(&self) -> Result<u64> {
+        let findings = self.ledger.compare(&self.client, &self.receiver, SOON * 2).await?;
+        ensure!(findings.violations.is_empty(), "{:#?}", findings.violations);
+        Ok(findings.acked)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_cannot_sync_is_not_acknowledged() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let receiver = Receiver::start().await?;
-    let disk = Disk::new(folder.path())?;
-    let mut host = Host::start_as(folder.path(), disk.settings.clone()).await?;
-    let mut client = host.tenant("acme").await?;
-    Ledger::prepare(&client, &receiver).await?;
-    let (keys, mut ledger) = (["a".to_owned(), "b".to_owned()], Ledger::default());
+    let mut scene = Scene::start(folder.path()).await?;
+    let keys = ["a".to_owned(), "b".to_owned()];
     for _ in 0..5 {
-        let batch = ledger.next(&keys, 10);
-        ledger.offer_once(&client, &batch).await?;
-        disk.fail("-wal")?;
-        let next = ledger.next(&keys, 10);
-        ensure!(!ledger.offer(&client, &next).await, "it is not on the disk");
+        let batch = scene.ledger.next(&keys, 10);
+        scene.ledger.offer_once(&scene.client, &batch).await?;
+        scene.fail("-wal")?;
+        let next = scene.ledger.next(&keys, 10);
+        ensure!(!scene.ledger.offer(&scene.client, &next).await, "it is not on the disk");
         // Nobody knows what is on the disk and what is not, so the next process looks.
-        let status = host.ended(SOON).await?;
-        ensure!(status.signal() == Some(SIGABRT), "{status}");
-        disk.fail("")?;
-        host.restart().await?;
-        client = client.at(&host);
-        // What was not acknowledged may be there or not; a publisher sends it again.
-        eventually("an acknowledgement", SOON, async || Ok(ledger.offer(&client, &next).await.then_some(()))).await?;
+        scene.recover(&next).await?;
     }
-    let findings = ledger.compare(&client, &receiver, SOON).await?;
-    ensure!(findings.violations.is_empty(), "{:#?}", findings.violations);
-    ensure!(findings.acked == 200, "{findings:?}");
+    let acked = scene.compare().await?;
+    ensure!(acked == 200, "{acked}");
     Ok(())
 }
 
@@ -110,28 +127,16 @@ async fn what_the_log_cannot_sync_is_not_acknowledged() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_database_cannot_be_synced_ends_and_nothing_is_lost() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let receiver = Receiver::start().await?;
-    let disk = Disk::new(folder.path())?;
-    let mut host = Host::start_as(folder.path(), disk.settings.clone()).await?;
-    let mut client = host.tenant("acme").await?;
-    Ledger::prepare(&client, &receiver).await?;
+    let mut scene = Scene::start(folder.path()).await?;
     let keys: Vec<String> = (0..20).map(|key| format!("key-{key}")).collect();
-    let mut ledger = Ledger::default();
-    disk.fail(".db")?;
+    scene.fail(".db")?;
     // Until the log is long enough to be folded.
-    let mut batch = ledger.next(&keys, 20);
-    while ledger.offer(&client, &batch).await {
-        batch = ledger.next(&keys, 20);
+    let mut batch = scene.ledger.next(&keys, 20);
+    while scene.ledger.offer(&scene.client, &batch).await {
+        batch = scene.ledger.next(&keys, 20);
     }
-    let status = host.ended(SOON).await?;
-    ensure!(status.signal() == Some(SIGABRT), "{status}");
-    ensure!(host.log()?.contains("could not be synced"), "{}", host.log()?);
-    disk.fail("")?;
-    host.restart().await?;
-    client = client.at(&host);
-    eventually("an acknowledgement", SOON, async || Ok(ledger.offer(&client, &batch).await.then_some(()))).await?;
-    let findings = ledger.compare(&client, &receiver, SOON * 2).await?;
-    ensure!(findings.violations.is_empty(), "{:#?}", findings.violations);
-    println!("{} events acknowledged around a database that could not be synced", findings.acked);
+    scene.recover(&batch).await?;
+    ensure!(scene.host.log()?.contains("could not be synced"), "{}", scene.host.log()?);
+    println!("{} events acknowledged around a database that could not be synced", scene.compare().await?);
     Ok(())
 }
