@@ -24,7 +24,9 @@ use bulkhead_domain::policy::recorder::RecorderRequest;
 use bulkhead_domain::policy::rollout::Guard;
 use bulkhead_domain::policy::rollout::Slice;
 use bulkhead_domain::rule::definition::Rule;
+use bulkhead_domain::rule::index::Routed;
 use bulkhead_domain::rule::index::RuleSet;
+use bulkhead_domain::rule::scope::Scope;
 use bulkhead_sandbox::SecretString;
 use bulkhead_sandbox::Setup;
 use bulkhead_store::Store;
@@ -117,6 +119,12 @@ pub struct TenantView {
 }
 
 impl TenantView {
+    /// What its rules say about an event of its own.
+    #[must_use]
+    pub fn route(&self, event: &Event) -> Routed {
+        self.rules.route(event, &Scope::new(event, &self.tenant.name))
+    }
+
     /// The version of a plugin that a new run over this event uses.
     #[must_use]
     pub fn version_for(&self, plugin: &str, event: &Event) -> Option<&ActivePlugin> {

@@ -28,7 +28,6 @@ use bulkhead_domain::policy::verdict::Verdict;
 use bulkhead_domain::policy::verdict::verdict;
 use bulkhead_domain::rule::definition::Order;
 use bulkhead_domain::rule::definition::Rule;
-use bulkhead_domain::rule::scope::Scope;
 use bulkhead_sandbox::Plugin;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_store::Store;
@@ -237,10 +236,7 @@ impl Execution {
     /// Whether it emitted something and no rule takes any of it, as far as its slice tells.
     fn emits_unmatched(&self, began: Instant) -> bool {
         let view = &self.shared.view;
-        let unmatched = |new: &NewEvent| {
-            let routed = view.rules.route(&new.event, &Scope::new(&new.event, &view.tenant.name));
-            routed.is_quiet()
-        };
+        let unmatched = |new: &NewEvent| view.route(&new.event).is_quiet();
         let emits = &self.commit.emits;
         !emits.is_empty() && emits.iter().all(|new| began.elapsed() < self.shared.slice && unmatched(new))
     }
@@ -284,8 +280,7 @@ impl Execution {
     /// A new event: every rule that matches it gets a run.
     fn event(&mut self, event: &Logged) {
         let view = Arc::clone(&self.shared.view);
-        let scope = Scope::new(&event.event, &view.tenant.name);
-        let routed = view.rules.route(&event.event, &scope);
+        let routed = view.route(&event.event);
         let share = event.lineage.share(routed.matched.len());
         for at in routed.matched {
             let rule = &view.rules.rules()[at];

@@ -29,7 +29,6 @@ use bulkhead_domain::id::RunId;
 use bulkhead_domain::id::TenantId;
 use bulkhead_domain::recording::Recording;
 use bulkhead_domain::rule::definition::Rule;
-use bulkhead_domain::rule::scope::Scope;
 use bulkhead_sandbox::Sandbox;
 use bulkhead_sandbox::Setup;
 use bulkhead_store::Store;
@@ -223,8 +222,7 @@ impl Previewer {
 
 /// The rules by which an event reaches a plugin, as far as can be said without running them.
 fn reached(view: &TenantView, plugin: &str, event: &Logged) -> Vec<usize> {
-    let scope = Scope::new(&event.event, &view.tenant.name);
-    let routed = view.rules.route(&event.event, &scope);
+    let routed = view.route(&event.event);
     let uses = |at: &usize| view.rules.rules()[*at].plugins().any(|name| name == plugin);
     routed.matched.into_iter().filter(uses).collect()
 }
