@@ -4,8 +4,6 @@
 //! events may be, roughly: most readers want one type, and need not look for every event of the others.
 
 use std::collections::HashMap;
-use std::hash::DefaultHasher;
-use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -21,6 +19,9 @@ use crate::bus::Signal;
 /// A reader looks at the latest this long after an event that it does not want, so that what it must skip before the next
 /// one that it wants stays bounded.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
+/// Events of more types than these at once are told to other nodes as events of any: a signal a type would be more than
+/// the looks that it saves.
+const TOLD_MAX: u32 = 4;
 
 /// Types of events, each one of 64 bits: that a type is not among them is certain, that it is among them is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +35,27 @@ impl Kinds {
     pub fn of<'a>(kinds: impl Iterator<Item = &'a str>) -> Self {
         Self(kinds.fold(0, |bits, kind| bits | 1 << bit(kind)))
     }
+
+    /// What another node told: types of one bit, or any.
+    #[must_use]
+    pub fn told(bit: Option<u8>) -> Self {
+        match bit {
+            Some(bit @ 0..64) => Self(1 << bit),
+            _ => Self::ALL,
+        }
+    }
+
+    /// What to tell other nodes: each bit by itself, or that it is any.
+    fn to_tell(self) -> impl Iterator<Item = Option<u8>> {
+        let any = self.0.count_ones() > TOLD_MAX;
+        let bits = (0..64).filter(move |bit| !any && self.0 >> bit & 1 == 1).map(Some);
+        any.then_some(None).into_iter().chain(bits)
+    }
 }
 
-/// The same in one process only.
-fn bit(kind: &str) -> usize {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(kind.as_bytes());
-    // One of 64, so it fits.
-    (hasher.finish() % 64) as usize
+/// The same on all nodes, whatever they were built with.
+fn bit(kind: &str) -> u8 {
+    blake3::hash(kind.as_bytes()).as_bytes()[0] % 64
 }
 
 /// Ticks so far: of all, and of each bit of [`Kinds`].
@@ -89,7 +103,9 @@ impl Live {
     /// Events of the tenant, of these types, were appended on this node.
     pub fn tick(&self, tenant: TenantId, kinds: Kinds) {
         self.heard(tenant, kinds);
-        self.bus.publish(Signal::Events { tenant });
+        for bit in kinds.to_tell() {
+            self.bus.publish(Signal::Events { tenant, bit });
+        }
     }
 
     /// Events of the tenant were appended, perhaps on another node. Channels that nobody listens to are forgotten, so the
@@ -118,7 +134,7 @@ impl Live {
 pub struct Ticks {
     receiver: watch::Receiver<Count>,
     /// What it wants.
-    bit: Option<usize>,
+    bit: Option<u8>,
     /// How many ticks of that it knows of.
     seen: u64,
 }
@@ -127,7 +143,7 @@ impl Ticks {
     /// The reader is about to look: what was told so far needs no further look.
     pub fn catch_up(&mut self) {
         let count = self.receiver.borrow_and_update();
-        self.seen = self.bit.map_or(count.all, |bit| count.of[bit]);
+        self.seen = self.bit.map_or(count.all, |bit| count.of[usize::from(bit)]);
     }
 
     /// Until there is a reason to look: something that the reader may want was appended, or anything else, some time ago.
@@ -142,7 +158,7 @@ impl Ticks {
                         std::future::pending::<()>().await;
                     }
                     let count = self.receiver.borrow_and_update();
-                    if self.bit.map_or(count.all, |bit| count.of[bit]) != self.seen {
+                    if self.bit.map_or(count.all, |bit| count.of[usize::from(bit)]) != self.seen {
                         return;
                     }
                     due.get_or_insert_with(|| Instant::now() + BEHIND_MAX);
@@ -204,6 +220,25 @@ mod tests {
         one.catch_up();
         live.heard(TenantId(1), Kinds::ALL);
         assert!(is_due(&mut one).await, "it may be of any type");
+    }
+
+    #[test]
+    fn other_nodes_are_told_of_few_types_one_by_one_and_of_many_as_any() {
+        let told = |kinds: Kinds| kinds.to_tell().collect::<Vec<_>>();
+        let both = Kinds(1 << 63 | 1);
+        assert_eq!(told(both), [Some(0), Some(63)]);
+        assert_eq!(told(both).into_iter().fold(0, |bits, bit| bits | Kinds::told(bit).0), both.0);
+        assert_eq!(told(Kinds(0b1_1111)), [None]);
+        assert_eq!(told(Kinds::ALL), [None]);
+        assert_eq!(Kinds::told(None), Kinds::ALL);
+        assert_eq!(Kinds::told(Some(64)), Kinds::ALL, "from a node that has more");
+        assert_eq!(told(Kinds::of(std::iter::empty())), []);
+    }
+
+    /// Nodes of different releases meet while they are upgraded.
+    #[test]
+    fn a_type_has_the_same_bit_on_every_node() {
+        assert_eq!([bit(WANTED), bit("")], [0, 0]);
     }
 
     /// A tick between the look before and the wait is not lost.

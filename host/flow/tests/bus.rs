@@ -84,7 +84,7 @@ fn store() -> String {
 }
 
 fn events(tenant: i64) -> Signal {
-    Signal::Events { tenant: TenantId(tenant) }
+    Signal::Events { tenant: TenantId(tenant), bit: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

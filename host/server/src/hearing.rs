@@ -34,7 +34,7 @@ impl Handler for Hearing {
         let api = &self.api;
         match signal {
             Signal::Work { tenant, shard } => _ = api.dispatch.heard(tenant, shard),
-            Signal::Events { tenant } => api.live.heard(tenant, Kinds::ALL),
+            Signal::Events { tenant, bit } => api.live.heard(tenant, Kinds::told(bit)),
             Signal::Settings { tenant } => {
                 api.directory.invalidate(tenant).await;
                 api.dispatch.heard_tenant(tenant);

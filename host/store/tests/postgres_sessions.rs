@@ -2,9 +2,15 @@
 
 mod postgres;
 
+use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
+use std::time::Instant;
 
+use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::effect::Delivery;
 use bulkhead_domain::effect::StateWrite;
+use bulkhead_domain::event::Logged;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::Position;
 use bulkhead_services::Database;
@@ -12,15 +18,21 @@ use bulkhead_services::Relay;
 use bulkhead_services::sql;
 use bulkhead_store::Error;
 use bulkhead_store::catalogue::Tenants as _;
+use bulkhead_store::deliveries::Deliveries as _;
+use bulkhead_store::deliveries::Settled;
+use bulkhead_store::deliveries::Settlement;
 use bulkhead_store::leases::Leases as _;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
 use bulkhead_store::work::Committed;
+use bulkhead_store::work::NewDelivery;
+use bulkhead_store::work::TimerChange;
 use bulkhead_store::work::Unfinished;
 use bulkhead_store::work::UnfinishedChange;
 use bulkhead_store::work::Waiting;
 use bulkhead_store::work::Work as _;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use postgres::ALL;
 use postgres::LEASE;
@@ -211,7 +223,8 @@ async fn what_every_batch_calls_is_planned_once_a_connection() {
     assert_eq!(found.lines().collect::<Vec<_>>(), PLANNED_EACH_TIME);
 }
 
-/// Batches that each replace the same values, end the retry of the one before, and leave one.
+/// Batches that each replace the same values and timer, end the retry of the one before, leave one and a parked run, and
+/// make a delivery that arrives.
 async fn work(server: &Server, batches: u32, name: &str) {
     let store = open(server.database.host_url()).await;
     let tenant = match store.operator_tenant("a").await.expect("because the store answers") {
@@ -221,7 +234,8 @@ async fn work(server: &Server, batches: u32, name: &str) {
     let fences = store.host_acquire("a", LEASE, u16::MAX).await.expect("because nobody else is there");
     let fence = fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
     for number in 0..batches {
-        store.host_append(vec![event(tenant, &format!("{name} {number}"))]).await.expect("because the store answers");
+        let id = format!("{name} {number}");
+        store.host_append(vec![event(tenant, &id)]).await.expect("because the store answers");
         let batch = store.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
         let mut commit = commit_of(tenant, fence, &batch);
         let write = |key: u32| StateWrite {
@@ -235,13 +249,13 @@ async fn work(server: &Server, batches: u32, name: &str) {
             .due
             .iter()
             .map(|due| UnfinishedChange::End { position: due.run.position, rule: due.run.rule.clone() });
-        let failed = batch.events.iter().map(|event| {
+        let waits = |event: &Logged, rule: &str, key: Option<&str>, waiting: Waiting| {
             UnfinishedChange::Put(Unfinished {
                 position: event.position,
                 event: event.event.event_key(),
-                rule: "rule".into(),
-                key: None,
-                waiting: Waiting::Retry(NOW),
+                rule: rule.into(),
+                key: key.map(str::to_owned),
+                waiting,
                 attempts: 1,
                 code: "plugin:trap".into(),
                 reason: "it trapped".into(),
@@ -252,10 +266,45 @@ async fn work(server: &Server, batches: u32, name: &str) {
                 updated: NOW,
                 pins: [("plugin".to_owned(), 1)].into(),
             })
-        });
-        commit.unfinished = ended.chain(failed).collect();
+        };
+        let failed = batch.events.iter().map(|event| waits(event, "rule", None, Waiting::Retry(NOW)));
+        let parked = batch.events.iter().map(|event| waits(event, "parked", Some(&id), Waiting::Parked));
+        commit.unfinished = ended.chain(failed).chain(parked).collect();
+        let delivery = |event: &Logged| NewDelivery {
+            delivery: Delivery {
+                id: format!("to {id}"),
+                sink: "sink".to_owned(),
+                content_type: "application/json".to_owned(),
+                body: Bytes::from_static(b"{}"),
+                attributes: Vec::new(),
+            },
+            position: event.position,
+            rule: "rule".to_owned(),
+            key: None,
+            created: NOW,
+        };
+        commit.deliveries = batch.events.iter().map(delivery).collect();
+        commit.timers = vec![TimerChange::Set {
+            plugin: PluginId(1),
+            name: Some("timer".to_owned()),
+            due: Timestamp(NOW.0 + 1),
+            event: event(tenant, &format!("timer {id}")),
+        }];
         let committed = store.commit(commit).await.expect("because the store answers");
         assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
+        let due =
+            store.host_due_deliveries(NOW, 10, &[home(tenant)], &[], &[]).await.expect("because the store answers");
+        assert_eq!(due.0.len(), 1);
+        let arrived = due.0.into_iter().map(|due| Settlement {
+            tenant,
+            id: due.delivery.id,
+            settled: Settled::Delivered,
+            attempts: 1,
+            code: String::new(),
+            reason: String::new(),
+            at: NOW,
+        });
+        store.host_settle(arrived.collect()).await.expect("because the store answers");
     }
     store.close().await;
     // A connection says what it read when it ends.
@@ -273,16 +322,111 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
     work(&server, BATCHES, "before").await;
     server.owner(
         "SET allow_system_table_mods = on;
-         UPDATE pg_class SET reltuples = 0 WHERE relnamespace = 'bulkhead'::REGNAMESPACE AND relkind IN ('r', 'i')",
+         UPDATE pg_class SET reltuples = 0 WHERE oid IN (
+             SELECT unnest(indrelid || ARRAY[indexrelid]) FROM pg_index
+             WHERE indrelid::REGCLASS::TEXT IN ('bulkhead.progress', 'bulkhead.state', 'bulkhead.unfinished',
+                                                'bulkhead.timers')
+         )",
     );
-    let read = || -> u32 {
-        let sum = "SELECT sum(idx_tup_read)::BIGINT FROM pg_stat_user_indexes
-                   WHERE schemaname = 'bulkhead' AND relname IN ('progress', 'state');";
-        server.owner(sum).parse().expect("because it is a number")
+    let read = || -> BTreeMap<String, u32> {
+        let sums = "SELECT t.relname || ' ' || t.seq_tup_read + (
+                        SELECT sum(i.idx_tup_read)::BIGINT FROM pg_stat_user_indexes i WHERE i.relid = t.relid
+                    ) FROM pg_stat_user_tables t
+                    WHERE t.schemaname = 'bulkhead'
+                    AND t.relname IN ('progress', 'state', 'unfinished', 'timers');";
+        let line = |line: &str| {
+            let (table, sum) = line.split_once(' ')?;
+            Some((table.to_owned(), sum.parse().ok()?))
+        };
+        server.owner(sums).lines().map(|text| line(text).expect("because it is a name and a number")).collect()
     };
     let before = read();
     work(&server, 3, "after").await;
-    let walked = read() - before;
+    let walked: BTreeMap<String, u32> =
+        read().into_iter().map(|(table, sum)| (table.clone(), sum - before[&table])).collect();
     drop(stranger);
-    assert!(walked < BATCHES, "three batches read {walked} index entries, beside 4 dead rows a batch of {BATCHES}");
+    for (table, walked) in walked {
+        // The look for what is due walks over what was due, once a batch.
+        let most = if table == "unfinished" { 4 * BATCHES } else { BATCHES };
+        assert!(
+            walked < most,
+            "three batches read {walked} entries of {table}, beside what {BATCHES} batches replaced"
+        );
+    }
+}
+
+/// Whether something has come to a socket of this machine from a port of it, and is not read.
+fn has_unread(from: &str) -> bool {
+    let from: u16 = from.parse().expect("because it is a port");
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("because this is Linux");
+    let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Number, its address, the other's, state, what waits to be sent and to be read.
+    lines.any(|line| line[2].ends_with(&format!(":{from:04X}")) && !line[4].ends_with(":00000000"))
+}
+
+/// One connection of many may be dead, and nobody is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_is_not_answered_holds_no_other_up() {
+    let server = Server::new();
+    made(&server.database).await;
+    let store = open(server.database.host_url()).await;
+    let (first, second) = (tenant(&store, "first").await, tenant(&store, "second").await);
+    for tenant in [first, second] {
+        store.host_append(vec![event(tenant, "1")]).await.expect("because the store answers");
+        store.tail(tenant, Position::ZERO, None, 10).await.expect("because the store answers");
+    }
+    // The one that answered last is the one that is asked next.
+    let asked = "SELECT pid || ' ' || client_port FROM pg_stat_activity WHERE query LIKE '%FROM tails(%'
+                 AND application_name = 'bulkhead sessions' ORDER BY query_start DESC LIMIT 1;";
+    let asked = server.owner(asked);
+    let (process, port) = asked.split_once(' ').expect("because it is two numbers");
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, process]).status().expect("because there is such a program");
+        assert!(status.success());
+    };
+    signal("-STOP");
+    let held = tokio::spawn({
+        let store = store.clone();
+        async move { store.tail(first, Position::ZERO, None, 10).await.map(|tail| tail.events.len()) }
+    });
+    until("the question at the server", || async { has_unread(port) }).await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let tail = store.tail(second, Position::ZERO, None, 10).await.expect("because the others answer");
+        assert_eq!(tail.events.len(), 1);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    assert!(!held.is_finished(), "it was held up");
+    signal("-CONT");
+    assert_eq!(held.await.expect("because it does not panic").expect("because it is answered now"), 1);
+    store.close().await;
+}
+
+/// Nodes of the release before say what they read and what they write in any order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_is_compared_wherever_it_stands_in_the_lists() {
+    let server = Server::new();
+    made(&server.database).await;
+    work(&server, 1, "first").await;
+    let version: i64 =
+        server.owner("SELECT max(version) FROM bulkhead.state;").parse().expect("because it is a number");
+    let find = |keys: &str, versions: &str, written: &str| {
+        let found = server.owner(&format!(
+            "SET search_path = bulkhead;
+             SELECT f.is_stale, ARRAY(SELECT coalesce((SELECT s.key::TEXT FROM bulkhead.state s WHERE s.ctid = p), '')
+                    FROM unnest(f.replaced) AS p)
+             FROM bulkhead.find_state((SELECT id FROM bulkhead.tenants), array_fill(1, ARRAY[cardinality({keys}::TEXT[])]),
+                  {keys}, {versions}, array_fill(1, ARRAY[cardinality({written}::TEXT[])]), {written}) AS f;"
+        ));
+        found.lines().last().unwrap_or_default().to_owned()
+    };
+    let both = format!("ARRAY[{version}, {version}]");
+    assert_eq!(find("ARRAY['key 1', 'key 2']", &both, "ARRAY['key 1', 'key 2']"), "f|{\"key 1\",\"key 2\"}");
+    assert_eq!(find("ARRAY['key 1', 'key 2']", &both, "ARRAY['key 2', 'key 1']"), "f|{\"key 2\",\"key 1\"}");
+    assert_eq!(find("ARRAY['key 1']", "ARRAY[0]", "ARRAY['key 2', 'key 1']"), "t|{\"key 2\",\"key 1\"}");
+    assert_eq!(find("ARRAY['none', 'key 3']", &format!("ARRAY[0, {version}]"), "ARRAY['new']"), "f|{\"\",\"\"}");
+    assert_eq!(find("ARRAY['none', 'key 3']", &both, "ARRAY['new']"), "t|{\"\",\"\"}");
+    let nothing = "'{}'::TEXT[]";
+    assert_eq!(find(nothing, "'{}'", "ARRAY['key 0']"), "f|{\"key 0\"}");
+    assert_eq!(find(nothing, "'{}'", nothing), "f|{}");
 }

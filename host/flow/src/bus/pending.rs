@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn events(tenant: i64) -> Signal {
-        Signal::Events { tenant: TenantId(tenant) }
+        Signal::Events { tenant: TenantId(tenant), bit: None }
     }
 
     #[tokio::test]

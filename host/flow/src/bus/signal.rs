@@ -6,6 +6,8 @@
 //! ```text
 //! version: 1 byte │ node: 8 │ kind: 1, tenant: 8, shard: 2 │ kind: 1, …          little endian; unused fields are zero
 //! ```
+//!
+//! For appended events, the shard's place has the types' bit plus one; zero, as nodes send that know no bits, is any.
 
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
@@ -26,6 +28,8 @@ pub enum Signal {
     Events {
         /// Whose.
         tenant: TenantId,
+        /// Of types that share one of 64 bits (see [`crate::live::Kinds`]); none: of any.
+        bit: Option<u8>,
     },
     /// Rules, plugins, sinks, secrets or switches of a tenant changed.
     Settings {
@@ -67,7 +71,7 @@ pub(super) fn encode(node: u64, signals: &[Signal]) -> Vec<u8> {
     for signal in signals {
         let (kind, tenant, shard) = match signal {
             Signal::Work { tenant, shard } => (0, tenant.0, shard.0),
-            Signal::Events { tenant } => (1, tenant.0, 0),
+            Signal::Events { tenant, bit } => (1, tenant.0, bit.map_or(0, |bit| u16::from(bit) + 1)),
             Signal::Settings { tenant } => (2, tenant.0, 0),
             Signal::Deliveries { tenant } => (3, tenant.0, 0),
             Signal::Keys => (4, 0, 0),
@@ -100,9 +104,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
 fn record(bytes: &[u8; RECORD_BYTES]) -> Option<Signal> {
     let [kind, tenant @ .., shard_low, shard_high] = *bytes;
     let tenant = TenantId(i64::from_le_bytes(tenant));
+    let shard = u16::from_le_bytes([shard_low, shard_high]);
     match kind {
-        0 => Some(Signal::Work { tenant, shard: Shard(u16::from_le_bytes([shard_low, shard_high])) }),
-        1 => Some(Signal::Events { tenant }),
+        0 => Some(Signal::Work { tenant, shard: Shard(shard) }),
+        1 => Some(Signal::Events { tenant, bit: shard.checked_sub(1).and_then(|bit| u8::try_from(bit).ok()) }),
         2 => Some(Signal::Settings { tenant }),
         3 => Some(Signal::Deliveries { tenant }),
         4 => Some(Signal::Keys),
@@ -119,8 +124,9 @@ mod tests {
     fn all() -> Vec<Signal> {
         let tenant = TenantId(-7_000_000_000);
         let work = Signal::Work { tenant, shard: Shard(0xabcd) };
-        let of_tenant = [Signal::Events { tenant }, Signal::Settings { tenant }, Signal::Deliveries { tenant }];
-        [vec![work], of_tenant.to_vec(), vec![Signal::Keys, Signal::Switch, Signal::Missed]].concat()
+        let events = [None, Some(0), Some(63)].map(|bit| Signal::Events { tenant, bit });
+        let of_tenant = [Signal::Settings { tenant }, Signal::Deliveries { tenant }];
+        [vec![work], events.to_vec(), of_tenant.to_vec(), vec![Signal::Keys, Signal::Switch, Signal::Missed]].concat()
     }
 
     #[test]

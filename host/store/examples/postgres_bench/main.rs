@@ -10,7 +10,10 @@
 //! - `alone`: that without the strangers.
 //! - `queues`: beside the strangers, with deliveries, timers and retries besides.
 //!
-//! The last three take the size of a payload (1,024): what half an hour leaves on the disk is tens of gigabytes.
+//! The last three take the size of a payload (1,024): what half an hour leaves on the disk is tens of gigabytes. They end by
+//! saying what a server of less memory would have to read again: the sizes of the indices.
+//!
+//! The server is set as `docs/nodes.md` advises.
 //!
 //! [`host_append`]: bulkhead_store::log::Log::host_append
 
@@ -39,13 +42,13 @@ struct Ground {
 }
 
 impl Ground {
-    /// Durable, with the memory that a small machine would give it.
+    /// Durable, and set as is advised: a checkpoint in the middle of a turn would also hit one side and not the other.
     async fn new() -> Result<Self, Failure> {
         let cluster =
-            Cluster::start(PostgresOptions { shared_buffers: "1GB".to_owned(), ..PostgresOptions::default() })?;
+            Cluster::start(PostgresOptions { shared_buffers: quarter_of_memory()?, ..PostgresOptions::default() })?;
         let database = cluster.database()?;
-        // A checkpoint in the middle of a turn would hit one side and not the other.
-        let settings = "ALTER SYSTEM SET max_wal_size = '8GB'; SELECT pg_reload_conf();";
+        let settings = "ALTER SYSTEM SET max_wal_size = '8GB'; ALTER SYSTEM SET checkpoint_timeout = '15min';
+                        SELECT pg_reload_conf();";
         bulkhead_services::sql(database.owner_url(), settings)?;
         migrate(database.owner_url(), database.host_url(), 16).await?;
         Ok(Self { database, cluster })
@@ -54,6 +57,14 @@ impl Ground {
     async fn store(&self) -> Result<Postgres, Failure> {
         Ok(Postgres::open(Options::new(self.database.host_url())).await?)
     }
+}
+
+/// As the server takes it: megabytes.
+fn quarter_of_memory() -> Result<String, Failure> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    let kilobytes: u64 = total.ok_or("how much memory there is cannot be read")?;
+    Ok(format!("{}MB", kilobytes / 1_024 / 4))
 }
 
 #[tokio::main(worker_threads = 2)]

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::collections::HashSet;
 
+use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
@@ -149,23 +151,36 @@ fn bind_state(commit: &Commit, args: &mut Args) {
             }),
         })
         .collect();
-    let keys: Vec<(PluginId, &str, i64)> = commit
-        .reads
-        .iter()
-        .filter_map(|read| match read {
-            StateRead::Key { plugin, key, version } => Some((*plugin, key.as_str(), *version)),
-            StateRead::Keys { .. } => None,
-        })
-        .collect();
-    let writes = &commit.writes;
+    let (reads, writes) = side_by_side(commit);
     args.text_opt(json(&listings).as_deref())
-        .ints(keys.iter().map(|(plugin, ..)| plugin.0))
-        .texts(keys.iter().map(|(_, key, _)| *key))
-        .ints(keys.iter().map(|(.., version)| *version))
+        .ints(reads.iter().map(|(plugin, ..)| plugin.0))
+        .texts(reads.iter().map(|(_, key, _)| *key))
+        .ints(reads.iter().map(|(.., version)| *version))
         .ints(writes.iter().map(|write| write.plugin.0))
         .texts(writes.iter().map(|write| write.key.as_str()))
         .blob_opts(writes.iter().map(|write| write.value.as_deref()))
         .int_opts(writes.iter().map(|write| write.expires.map(|expires| expires.0)));
+}
+
+/// Keys that were read (plugin, key, version) and writes; what was read and is written stands at the same place in both, so
+/// that the database looks for it once.
+fn side_by_side(commit: &Commit) -> (Vec<(PluginId, &str, i64)>, Vec<&StateWrite>) {
+    let mut of_writes: HashMap<(PluginId, &str), Option<i64>> =
+        commit.writes.iter().map(|write| ((write.plugin, write.key.as_str()), None)).collect();
+    let mut others = Vec::new();
+    for read in &commit.reads {
+        let StateRead::Key { plugin, key, version } = read else { continue };
+        match of_writes.get_mut(&(*plugin, key.as_str())) {
+            Some(of_write @ None) => *of_write = Some(*version),
+            _ => others.push((*plugin, key.as_str(), *version)),
+        }
+    }
+    let version = |write: &StateWrite| of_writes.get(&(write.plugin, write.key.as_str())).copied().flatten();
+    let (mut writes, unread): (Vec<_>, Vec<_>) = commit.writes.iter().partition(|write| version(write).is_some());
+    let of_writes = writes.iter().filter_map(|write| Some((write.plugin, write.key.as_str(), version(write)?)));
+    let reads = of_writes.chain(others).collect();
+    writes.extend(unread);
+    (reads, writes)
 }
 
 /// Changes as the last one of each run leaves it, and the chains of which a run may have to be made due.

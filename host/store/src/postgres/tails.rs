@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A tenant has one look in a call, and a look has a bound in events and in bytes: who follows a log from far behind, with
-//! any number of streams, takes no more of a call than others do.
+//! any number of streams, takes no more of a call than others do. A call that takes long, over a dead wire perhaps, is left
+//! behind: the next goes over another connection.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -16,9 +17,13 @@ use std::time::Duration;
 
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::PgRow;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -37,6 +42,10 @@ use crate::row::Columns;
 const QUEUE_MAX: usize = 4_096;
 /// Looks of one call: with [`TAIL_BYTES`] each they are 8 MiB at most, but for single events that are larger.
 const CALL_MAX: usize = 32;
+/// A call that takes longer is no reason any more for others to wait: a multiple of what a full one takes.
+const SLOW: Duration = Duration::from_millis(250);
+/// Slow calls at the same time, beside one more: each has a connection, of which a node has 16.
+const SLOW_MAX: usize = 2;
 /// Nobody waits longer for an answer, however many are before it. More than one call takes.
 const WAIT: Duration = Duration::from_secs(9);
 
@@ -107,11 +116,13 @@ impl Tails {
 
 async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>) {
     let mut waiting = VecDeque::new();
+    let mut calls = Calls::default();
     loop {
         if waiting.is_empty() {
-            let Some(first) = looks.recv().await else { return };
+            let Some(first) = looks.recv().await else { break };
             waiting.push_back(first);
         }
+        calls.turn().await;
         while waiting.len() < QUEUE_MAX
             && let Ok(next) = looks.try_recv()
         {
@@ -119,8 +130,54 @@ async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>) {
         }
         let round = round(&mut waiting);
         if !round.is_empty() {
-            work_off(&sessions, round).await;
+            let sessions = Arc::clone(&sessions);
+            calls.newest = Some(tokio::spawn(async move { work_off(&sessions, round).await }));
         }
+    }
+    calls.end().await;
+}
+
+/// Calls under way: the newest, for which others wait so that they go together, and slow ones before it.
+#[derive(Default)]
+struct Calls {
+    newest: Option<JoinHandle<()>>,
+    slow: FuturesUnordered<JoinHandle<()>>,
+}
+
+impl Calls {
+    /// Until the next one may begin.
+    async fn turn(&mut self) {
+        if let Some(newest) = &mut self.newest {
+            match timeout(SLOW, newest).await {
+                Ok(ended) => {
+                    self.newest = None;
+                    is_well(ended);
+                }
+                Err(_) => self.slow.extend(self.newest.take()),
+            }
+        }
+        while let Some(ended) = self.slow.next().now_or_never().flatten() {
+            is_well(ended);
+        }
+        while self.slow.len() > SLOW_MAX
+            && let Some(ended) = self.slow.next().await
+        {
+            is_well(ended);
+        }
+    }
+
+    async fn end(mut self) {
+        self.slow.extend(self.newest);
+        while let Some(ended) = self.slow.next().await {
+            is_well(ended);
+        }
+    }
+}
+
+/// Whoever waited for a call that panicked was told that the store is closed.
+fn is_well(ended: std::result::Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a call for live streams did not end well");
     }
 }
 

@@ -1,0 +1,1 @@
+-- SQLite finds what is replaced by its key, and has no vacuum of that kind: nothing of the tables changes.
