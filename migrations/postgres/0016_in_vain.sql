@@ -2,22 +2,31 @@
 --
 -- Rows that are replaced were looked for again and again: a value of state four times in a commit, each time a walk down an
 -- index that may not fit the server's memory. Now they are found once and reached by their place. And as in migration 14, no
--- list is joined with a table: a look for each of its members (`LATERAL` with a limit or an offset, a scalar query, a loop)
--- leaves nothing to plan.
+-- list is joined with a table: there is a look for each of its members (`LATERAL` with a limit or an offset, a scalar query, a
+-- loop), and none reads a whole table because it was small when a connection planned (`enable_seqscan`).
 --
 -- Tables that only grow were vacuumed each time they had grown by a fifth. There is nothing to remove in them, and beside
 -- somebody's long transaction nothing to mark either, so each time the whole table was read. Segments are dropped before
 -- they have to be frozen, or are frozen once.
 --
--- Takes no lock that a reader or writer could wait for, but for two indices of what waits and of timers: they are made anew,
--- which takes about a second for a million rows.
+-- Takes no lock that a reader or writer could wait for, but in the end for an index of what is held and parked, which is made
+-- anew: about a second for a million runs.
 
--- Whole keys are looked for in primary keys. To a planner that takes a table for empty, another index that begins alike is as
--- good; one that leaves rows out which are never there is not thought of.
-DROP INDEX unfinished_waiting;
-CREATE INDEX unfinished_waiting ON unfinished (tenant, waiting, pos) WHERE waiting IS NOT NULL;
-DROP INDEX timers_soonest;
-CREATE INDEX timers_soonest ON timers (tenant, due) WHERE due IS NOT NULL;
+ALTER TABLE event_keys SET (autovacuum_vacuum_insert_threshold = -1);
+
+DO $$
+DECLARE
+    segment INTEGER;
+    target  TEXT;
+BEGIN
+    -- None goes or comes meanwhile.
+    PERFORM pg_advisory_xact_lock(1112886326, 0), pg_advisory_xact_lock(1112886323, 0);
+    FOR segment IN SELECT s.number FROM segments s WHERE s.dropped IS NULL LOOP
+        FOREACH target IN ARRAY ARRAY['events', 'runs'] LOOP
+            EXECUTE format('ALTER TABLE %I SET (autovacuum_vacuum_insert_threshold = -1)', target || '_' || segment);
+        END LOOP;
+    END LOOP;
+END $$;
 
 -- What a commit read is as it was, and where the values are that it replaces: one look for each key. What is written and
 -- was read too stands at the same place in both lists (or is looked for by itself).
@@ -47,12 +56,9 @@ CREATE FUNCTION put_state(
     whose BIGINT, version BIGINT, replaced TID[], plugins BIGINT[], keys TEXT[], datas BYTEA[], expiries BIGINT[]
 ) RETURNS VOID LANGUAGE plpgsql
 -- To a planner that takes the table for empty, a walk over all that the tenant has is cheaper than some places.
-SET enable_indexscan = off SET enable_seqscan = off AS $$
+SET enable_indexscan = off AS $$
 BEGIN
-    IF keys = '{}' THEN
-        RETURN;
-    END IF;
-    DELETE FROM state s WHERE s.ctid = ANY (replaced);
+    DELETE FROM state s WHERE s.ctid = ANY (replaced) AND s.tenant = whose;
     INSERT INTO state (tenant, plugin, key, value, version, expires)
     SELECT whose, w.plugin, w.key, w.value, put_state.version, w.expires
     FROM unnest(plugins, keys, datas, expiries) AS w (plugin, key, value, expires) WHERE w.value IS NOT NULL;
@@ -80,7 +86,7 @@ CREATE OR REPLACE FUNCTION commit_batch(
     e_shards BIGINT[], e_recordeds BIGINT[], e_times BIGINT[], e_hops BIGINT[], e_budgets BIGINT[], e_ids TEXT[],
     e_sources TEXT[], e_kinds TEXT[], e_subjects TEXT[], e_keys TEXT[], e_correlations TEXT[], e_causations TEXT[],
     e_types TEXT[], e_attributes TEXT[], e_hashes BYTEA[], e_datas BYTEA[], e_names UUID[]
-) RETURNS TABLE (verdict INTEGER, version BIGINT, woken SMALLINT[]) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (verdict INTEGER, version BIGINT, woken SMALLINT[]) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     stands    BIGINT;
     turned    BIGINT;
@@ -126,7 +132,9 @@ BEGIN
         -- Not further back than what is certainly there: a look at all that is dead would cost more and more.
         DELETE FROM progress p WHERE p.tenant = whose AND p.shard = lane AND p.turn <= turned AND p.turn > turned - 32;
     END IF;
-    PERFORM put_state(whose, version, replaced, w_plugins, w_keys, w_values, w_expires);
+    IF w_keys <> '{}' THEN
+        PERFORM put_state(whose, version, replaced, w_plugins, w_keys, w_values, w_expires);
+    END IF;
     FOR at IN 1 .. cardinality(x_rules) LOOP
         DELETE FROM unfinished u WHERE u.tenant = whose AND u.pos = x_poss[at] AND u.rule = x_rules[at]
         RETURNING u.key INTO ended_key;
@@ -215,6 +223,54 @@ BEGIN
     RETURN NEXT;
 END $$;
 
+-- Makes lanes that are not there: one look for each, not for each event.
+CREATE FUNCTION put_lanes(tenants BIGINT[], shards BIGINT[]) RETURNS VOID LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO lanes (tenant, shard)
+    SELECT n.tenant, n.shard FROM (SELECT DISTINCT * FROM unnest(tenants, shards) AS l (tenant, shard) OFFSET 0) n
+    WHERE (SELECT l.shard FROM lanes l WHERE l.tenant = n.tenant AND l.shard = n.shard) IS NULL
+    ON CONFLICT DO NOTHING;
+END $$;
+
+-- As before, but for `put_lanes`.
+CREATE OR REPLACE FUNCTION put_events(
+    tenants BIGINT[], shards BIGINT[], recordeds BIGINT[], times BIGINT[], hops BIGINT[], budgets BIGINT[],
+    ids TEXT[], sources TEXT[], kinds TEXT[], subjects TEXT[], keys TEXT[], correlations TEXT[], causations TEXT[],
+    types TEXT[], attributes TEXT[], hashes BYTEA[], datas BYTEA[], names UUID[]
+) RETURNS TABLE (given BIGINT[], places BIGINT[]) LANGUAGE plpgsql AS $$
+DECLARE
+    added BIGINT;
+BEGIN
+    PERFORM take_turns(tenants);
+    given := ARRAY(SELECT nextval('numbers') FROM generate_subscripts(tenants, 1));
+    LOOP
+        INSERT INTO event_keys (tenant, key, pos) SELECT * FROM unnest(tenants, names, given) ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS added = ROW_COUNT;
+        IF added = cardinality(tenants) THEN
+            places := given;
+            EXIT;
+        END IF;
+        places := ARRAY(
+            SELECT k.pos FROM unnest(tenants, names) WITH ORDINALITY AS want (tenant, key, at)
+            LEFT JOIN LATERAL (
+                SELECT e.pos FROM event_keys e WHERE e.tenant = want.tenant AND e.key = want.key
+            ) k ON true ORDER BY want.at
+        );
+        EXIT WHEN array_position(places, NULL) IS NULL;
+    END LOOP;
+    INSERT INTO events (pos, tenant, shard, recorded, time, hops, budget, id, source, kind, subject, key, correlation,
+                        causation, content_type, attributes, hash, data)
+    SELECT n.pos, n.tenant, n.shard, n.recorded, n.time, n.hops, n.budget, n.id, n.source, n.kind, n.subject, n.key,
+           n.correlation, n.causation, n.content_type, n.attributes, n.hash, n.data
+    FROM unnest(given, places, tenants, shards, recordeds, times, hops, budgets, ids, sources, kinds, subjects, keys,
+                correlations, causations, types, attributes, hashes, datas)
+         AS n (pos, place, tenant, shard, recorded, time, hops, budget, id, source, kind, subject, key, correlation,
+               causation, content_type, attributes, hash, data)
+    WHERE n.pos = n.place;
+    PERFORM put_lanes(tenants, shards);
+    RETURN NEXT;
+END $$;
+
 -- As before, but for the looks at runs and keys.
 CREATE OR REPLACE FUNCTION read_batch(whose BIGINT, lane BIGINT, present BIGINT, events_max BIGINT, bytes_max BIGINT, due_max BIGINT)
 RETURNS TABLE (
@@ -225,7 +281,7 @@ RETURNS TABLE (
     u_pos BIGINT, u_event UUID, u_rule word, u_key word, u_waiting SMALLINT, u_due BIGINT, u_attempts INTEGER,
     u_code word, u_reason word, u_plugin word, u_hops SMALLINT, u_budget INTEGER, u_rule_set BIGINT, u_since BIGINT,
     u_updated BIGINT
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     reached BIGINT;
     turned  BIGINT;
@@ -328,7 +384,7 @@ END $$;
 CREATE OR REPLACE FUNCTION settle(
     tenants BIGINT[], ids TEXT[], states BIGINT[], dues BIGINT[], tries BIGINT[], codes TEXT[], reasons TEXT[],
     ats BIGINT[]
-) RETURNS VOID LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
+) RETURNS VOID LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     line         RECORD;
     line_tenants BIGINT[];
@@ -360,7 +416,7 @@ CREATE OR REPLACE FUNCTION fetch_deliveries(tenants BIGINT[], ids TEXT[])
 RETURNS TABLE (
     d_tenant BIGINT, d_id word, d_sink word, d_content_type word, d_body BYTEA, d_attributes word, d_pos BIGINT,
     d_rule word, d_key word, d_attempts INTEGER, d_created BIGINT
-) LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
         SELECT d.tenant, d.id, d.sink, d.content_type, d.body, d.attributes, d.pos, d.rule, d.key, d.attempts, d.created
@@ -388,20 +444,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
         )) RETURNING 1
     ) SELECT count(*) FROM gone
 $$;
-
-ALTER TABLE event_keys SET (autovacuum_vacuum_insert_threshold = -1);
-
-DO $$
-DECLARE
-    segment INTEGER;
-    target  TEXT;
-BEGIN
-    FOR segment IN SELECT s.number FROM segments s WHERE s.dropped IS NULL LOOP
-        FOREACH target IN ARRAY ARRAY['events', 'runs'] LOOP
-            EXECUTE format('ALTER TABLE %I SET (autovacuum_vacuum_insert_threshold = -1)', target || '_' || segment);
-        END LOOP;
-    END LOOP;
-END $$;
 
 -- As before, but for the setting.
 CREATE OR REPLACE FUNCTION grow() RETURNS INTEGER LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp AS $$
@@ -439,3 +481,13 @@ BEGIN
     END LOOP;
     RETURN made;
 END $$;
+
+-- Last, because until this transaction ends nobody else reaches these two tables. Who cannot have them at once gives up, and
+-- the migration is begun again.
+--
+-- Whole keys are looked for in primary keys. To a planner that takes a table for empty, another index that begins alike is as
+-- good; one without most of the rows is not thought of, and costs those nothing. Nobody lists a tenant's timers often.
+SET LOCAL lock_timeout = '2s';
+DROP INDEX unfinished_waiting;
+CREATE INDEX unfinished_waiting ON unfinished (tenant, waiting, pos) WHERE waiting >= 2; -- held and parked
+DROP INDEX timers_soonest;

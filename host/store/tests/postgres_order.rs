@@ -16,6 +16,7 @@ use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
+use bulkhead_store::catalogue::Settings as _;
 use bulkhead_store::deliveries::Deliveries as _;
 use bulkhead_store::deliveries::Settled;
 use bulkhead_store::deliveries::Settlement;
@@ -27,6 +28,7 @@ use bulkhead_store::postgres::Postgres;
 use bulkhead_store::timers::Timers as _;
 use bulkhead_store::upkeep::Upkeep as _;
 use bulkhead_store::work::BatchLimits;
+use bulkhead_store::work::Commit;
 use bulkhead_store::work::Committed;
 use bulkhead_store::work::UnfinishedChange;
 use bulkhead_store::work::Waiting;
@@ -385,6 +387,79 @@ async fn what_a_commit_passes_never_stands_behind_what_others_append() {
     let dispatched = all.events.into_iter().map(|event| event.event.id).filter(|id| !passed.contains(id));
     assert_eq!(read, dispatched.collect::<Vec<_>>(), "all that was not passed, once and in order");
     a.close().await;
+}
+
+/// Holds up whoever commits a batch as the node `slow`, when all of it is written, until the gate is open.
+const LAST_GATE: &str = "
+    CREATE FUNCTION bulkhead.hold() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+        IF current_setting('application_name') = 'bulkhead slow' THEN
+            PERFORM pg_advisory_xact_lock_shared(7);
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON bulkhead.progress DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION bulkhead.hold();";
+
+/// How many of the database's sessions wait for a lock.
+fn waiting(server: &Server) -> usize {
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    server.owner(waiting).parse().expect("because it is a number")
+}
+
+/// A commit that moves the cursor beyond what it emits, under the settings of the moment.
+async fn passing(store: &Postgres, tenant: TenantId, fence: Fence) -> Commit {
+    let batch = store.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+    let mut commit = commit_of(tenant, fence, &batch);
+    commit.settings = batch.settings;
+    commit.emits = vec![event(tenant, &format!("emitted {}", batch.turn))];
+    commit.emits_unmatched = true;
+    commit
+}
+
+/// Whoever is told that rules are in force finds that what is emitted from then on is not passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_are_stored_before_or_after_what_a_commit_passes_and_never_meanwhile() {
+    let server = Server::new();
+    let (slow, quick) = (node(&server, "slow").await, node(&server, "quick").await);
+    let tenant = tenant(&slow, "a").await;
+    let fences = slow.host_acquire("slow", LEASE, u16::MAX).await.expect("because nobody else is there");
+    let fence = fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
+    server.owner(LAST_GATE);
+    let mut gate = bare(server.database.owner_url()).await;
+    run(&mut gate, "SELECT pg_advisory_lock(7)").await;
+    let commit = passing(&slow, tenant, fence).await;
+    let committing = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.commit(commit).await }
+    });
+    until("the commit at the gate", || async { waiting(&server) == 1 }).await;
+    let storing = tokio::spawn({
+        let quick = quick.clone();
+        async move { quick.put_rules(tenant, 0, "[1]", "", "", NOW).await }
+    });
+    until("the rules behind it", || async { waiting(&server) == 2 }).await;
+    assert!(!committing.is_finished() && !storing.is_finished());
+    run(&mut gate, "SELECT pg_advisory_unlock(7)").await;
+    let committed = committing.await.expect("because it does not panic").expect("because the store answers");
+    assert!(matches!(&committed, Committed::Done { woken, .. } if woken.is_empty()), "it was first: {committed:?}");
+    storing.await.expect("because it does not panic").expect("because nobody stored others");
+
+    // And the other way round: rules that are being stored are not waited for, and nothing is passed.
+    let commit = passing(&slow, tenant, fence).await;
+    run(&mut gate, "BEGIN").await;
+    run(&mut gate, "UPDATE bulkhead.tenants SET settings = settings + 1").await;
+    let committed = timeout(SOON, slow.commit(commit)).await.expect("because it waits for nobody");
+    assert!(matches!(&committed, Ok(Committed::Done { woken, .. }) if !woken.is_empty()), "{committed:?}");
+    run(&mut gate, "COMMIT").await;
+    let batch = slow.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+    assert_eq!(batch.events.len(), 1, "what was not passed is there for the new rules");
+    // Under settings that have been replaced since, nothing is passed either.
+    let commit = Commit { settings: batch.settings - 1, ..passing(&slow, tenant, fence).await };
+    let committed = slow.commit(commit).await;
+    assert!(matches!(&committed, Ok(Committed::Done { woken, .. }) if !woken.is_empty()), "{committed:?}");
+    slow.close().await;
+    quick.close().await;
 }
 
 /// What a stranger may have left open beside us.

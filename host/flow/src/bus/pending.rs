@@ -23,7 +23,12 @@ impl Pending {
     /// Adds a signal. Says whether it says something that those waiting do not.
     pub(super) fn add(&self, signal: Signal) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.contains(&Signal::Missed) || waiting.contains(&signal) {
+        let stands_for_it = match signal {
+            Signal::Events { tenant, bit: Some(_) } => Some(Signal::Events { tenant, bit: None }),
+            _ => None,
+        };
+        let known = [Some(Signal::Missed), Some(signal), stands_for_it];
+        if known.iter().flatten().any(|known| waiting.contains(known)) {
             return false;
         }
         let signal = if waiting.len() < WAITING_MAX { signal } else { Signal::Missed };
@@ -73,6 +78,16 @@ mod tests {
         assert_eq!(pending.take().await.len(), 2);
         assert!(pending.add(events(1)), "it was taken, so it is news again");
         assert_eq!(pending.take().await, [events(1)]);
+    }
+
+    #[tokio::test]
+    async fn events_of_any_type_stand_for_those_of_one() {
+        let pending = Pending::default();
+        let of_one = |tenant| Signal::Events { tenant: TenantId(tenant), bit: Some(7) };
+        assert!(pending.add(of_one(1)));
+        assert!(pending.add(events(2)));
+        assert!(!pending.add(of_one(2)));
+        assert_eq!(pending.take().await.len(), 2);
     }
 
     #[tokio::test]

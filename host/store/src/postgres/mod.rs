@@ -107,7 +107,7 @@ impl Postgres {
         let (pool, shards) = open::open(&options).await?;
         let sessions = Sessions::new(pool, options.connections, options.patience);
         let appends = Appends::start(Arc::clone(&sessions), options.appenders);
-        let tails = Tails::start(Arc::clone(&sessions));
+        let tails = Tails::start(Arc::clone(&sessions), options.connections);
         Ok(Self(Arc::new(Inner { sessions, appends, tails, floor: Floor::default(), mark: Mark::default(), shards })))
     }
 

@@ -6,9 +6,10 @@
 //!
 //! A tenant has one look in a call, and a look has a bound in events and in bytes: who follows a log from far behind, with
 //! any number of streams, takes no more of a call than others do. A call that takes long, over a dead wire perhaps, is left
-//! behind: the next goes over another connection.
+//! behind: the next goes over another connection, without the tenants that wait for that one.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
-use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::PgRow;
@@ -44,8 +44,9 @@ const QUEUE_MAX: usize = 4_096;
 const CALL_MAX: usize = 32;
 /// A call that takes longer is no reason any more for others to wait: a multiple of what a full one takes.
 const SLOW: Duration = Duration::from_millis(250);
-/// Slow calls at the same time, beside one more: each has a connection, of which a node has 16.
+/// Slow calls at the same time, beside one more, and the part of a node's connections that they may have.
 const SLOW_MAX: usize = 2;
+const SLOW_PART: usize = 8;
 /// Nobody waits longer for an answer, however many are before it. More than one call takes.
 const WAIT: Duration = Duration::from_secs(9);
 
@@ -82,9 +83,11 @@ pub(super) struct Tails {
 }
 
 impl Tails {
-    pub(super) fn start(sessions: Arc<Sessions>) -> Self {
+    /// For a node with so many connections.
+    pub(super) fn start(sessions: Arc<Sessions>, connections: u32) -> Self {
         let (queue, looks) = mpsc::channel(QUEUE_MAX);
-        let worker = tokio::spawn(work(sessions, looks));
+        let slow_max = SLOW_MAX.min(connections as usize / SLOW_PART);
+        let worker = tokio::spawn(work(sessions, looks, Calls { slow_max, ..Calls::default() }));
         Self { queue: Mutex::new(Some(queue)), worker: Mutex::new(Some(worker)) }
     }
 
@@ -114,76 +117,101 @@ impl Tails {
     }
 }
 
-async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>) {
+async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>, mut calls: Calls) {
     let mut waiting = VecDeque::new();
-    let mut calls = Calls::default();
     loop {
-        if waiting.is_empty() {
-            let Some(first) = looks.recv().await else { break };
-            waiting.push_back(first);
-        }
         calls.turn().await;
         while waiting.len() < QUEUE_MAX
             && let Ok(next) = looks.try_recv()
         {
             waiting.push_back(next);
         }
-        let round = round(&mut waiting);
+        let round = round(&mut waiting, &calls.held);
         if !round.is_empty() {
-            let sessions = Arc::clone(&sessions);
-            calls.newest = Some(tokio::spawn(async move { work_off(&sessions, round).await }));
+            calls.begin(Arc::clone(&sessions), round);
+            continue;
+        }
+        // Nothing waits, or only what slow calls hold.
+        tokio::select! {
+            next = looks.recv(), if waiting.len() < QUEUE_MAX => match next {
+                Some(look) => waiting.push_back(look),
+                None if waiting.is_empty() => break,
+                None => calls.one_ended().await,
+            },
+            () = calls.one_ended(), if !calls.slow.is_empty() => {}
         }
     }
     calls.end().await;
 }
 
 /// Calls under way: the newest, for which others wait so that they go together, and slow ones before it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Calls {
-    newest: Option<JoinHandle<()>>,
-    slow: FuturesUnordered<JoinHandle<()>>,
+    newest: Option<Call>,
+    slow: FuturesUnordered<Call>,
+    slow_max: usize,
+    /// The tenants of the slow ones: none has more than one look under way.
+    held: HashSet<TenantId>,
 }
 
+/// Gives the tenants that it had.
+type Call = JoinHandle<Vec<TenantId>>;
+
 impl Calls {
+    fn begin(&mut self, sessions: Arc<Sessions>, round: Vec<Look>) {
+        let tenants: Vec<TenantId> = round.iter().map(|look| look.question.tenant).collect();
+        self.held.extend(&tenants);
+        self.newest = Some(tokio::spawn(async move {
+            work_off(&sessions, round).await;
+            tenants
+        }));
+    }
+
     /// Until the next one may begin.
     async fn turn(&mut self) {
         if let Some(newest) = &mut self.newest {
             match timeout(SLOW, newest).await {
                 Ok(ended) => {
                     self.newest = None;
-                    is_well(ended);
+                    self.ended(ended);
                 }
                 Err(_) => self.slow.extend(self.newest.take()),
             }
         }
-        while let Some(ended) = self.slow.next().now_or_never().flatten() {
-            is_well(ended);
+        while self.slow.len() > self.slow_max {
+            self.one_ended().await;
         }
-        while self.slow.len() > SLOW_MAX
-            && let Some(ended) = self.slow.next().await
-        {
-            is_well(ended);
+    }
+
+    /// Until one of the slow ones has ended; at once if there is none.
+    async fn one_ended(&mut self) {
+        if let Some(ended) = self.slow.next().await {
+            self.ended(ended);
+        }
+    }
+
+    fn ended(&mut self, ended: std::result::Result<Vec<TenantId>, JoinError>) {
+        match ended {
+            Ok(tenants) => tenants.iter().for_each(|tenant| _ = self.held.remove(tenant)),
+            Err(error) => {
+                // Its looks were told that the store is closed. Whose they were is not known.
+                self.held.clear();
+                tracing::error!(%error, "a call for live streams did not end well");
+            }
         }
     }
 
     async fn end(mut self) {
-        self.slow.extend(self.newest);
-        while let Some(ended) = self.slow.next().await {
-            is_well(ended);
+        self.slow.extend(self.newest.take());
+        while !self.slow.is_empty() {
+            self.one_ended().await;
         }
     }
 }
 
-/// Whoever waited for a call that panicked was told that the store is closed.
-fn is_well(ended: std::result::Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a call for live streams did not end well");
-    }
-}
-
-/// The looks of the next call: the oldest of each tenant. Of what waits longer, tenants that were not served come first;
-/// streams that ended are forgotten.
-fn round(waiting: &mut VecDeque<Look>) -> Vec<Look> {
+/// The looks of the next call: the oldest of each tenant that has none under way. Of what waits longer, tenants that were not
+/// served come first; streams that ended are forgotten.
+fn round(waiting: &mut VecDeque<Look>, held: &HashSet<TenantId>) -> Vec<Look> {
     let mut round: Vec<Look> = Vec::new();
     let mut places = HashMap::new();
     let (mut left, mut again) = (VecDeque::new(), VecDeque::new());
@@ -197,7 +225,7 @@ fn round(waiting: &mut VecDeque<Look>) -> Vec<Look> {
                     again.push_back(look);
                 }
             }
-            None if round.len() < CALL_MAX => {
+            None if round.len() < CALL_MAX && !held.contains(&look.question.tenant) => {
                 places.insert(look.question.tenant, round.len());
                 round.push(look);
             }
@@ -290,18 +318,29 @@ mod tests {
     fn a_tenant_with_many_streams_has_one_look_in_a_call() {
         let looks = [(1, 0), (1, 1), (2, 0), (1, 2), (3, 0)].map(|(tenant, after)| look(tenant, after));
         let (mut waiting, answers): (VecDeque<_>, Vec<_>) = looks.into_iter().unzip();
-        assert_eq!(tenants(&round(&mut waiting)), [1, 2, 3]);
-        assert_eq!(tenants(&round(&mut waiting)), [1]);
+        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), [1, 2, 3]);
+        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), [1]);
         drop(answers);
-        assert!(round(&mut waiting).is_empty(), "whose stream has ended is not looked for");
+        assert!(round(&mut waiting, &HashSet::new()).is_empty(), "whose stream has ended is not looked for");
         assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_tenant_whose_look_is_under_way_waits_for_that() {
+        let looks = [(1, 0), (2, 0), (1, 1)].map(|(tenant, after)| look(tenant, after));
+        let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = looks.into_iter().unzip();
+        let held = HashSet::from([TenantId(1)]);
+        assert_eq!(tenants(&round(&mut waiting, &held)), [2]);
+        assert!(round(&mut waiting, &held).is_empty());
+        assert_eq!(waiting.len(), 2);
+        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), [1]);
     }
 
     #[test]
     fn streams_that_ask_the_same_share_the_answer() {
         let (mut waiting, answers): (VecDeque<_>, Vec<_>) =
             [5, 5, 6, 5].map(|after| look(1, after)).into_iter().unzip();
-        let mut first = round(&mut waiting);
+        let mut first = round(&mut waiting, &HashSet::new());
         assert_eq!((first.len(), first[0].replies.len(), waiting.len()), (1, 3, 1));
         let tail = Tail { events: vec![], reached: Position(7), more: false };
         answer(first.remove(0), Ok(tail.clone()));
@@ -315,7 +354,7 @@ mod tests {
         let many = i64::try_from(CALL_MAX).expect("because it is small") + 2;
         let looks = (0..many).flat_map(|tenant| [look(tenant, 0), look(tenant, 1)]);
         let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = looks.unzip();
-        assert_eq!(tenants(&round(&mut waiting)), (0..many - 2).collect::<Vec<_>>());
-        assert_eq!(tenants(&round(&mut waiting))[..3], [many - 2, many - 1, 0]);
+        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), (0..many - 2).collect::<Vec<_>>());
+        assert_eq!(tenants(&round(&mut waiting, &HashSet::new()))[..3], [many - 2, many - 1, 0]);
     }
 }

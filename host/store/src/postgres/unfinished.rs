@@ -140,7 +140,7 @@ impl Postgres {
                        JOIN events e ON e.tenant = l.tenant AND e.shard = l.shard AND e.pos > reached.cursor
                        WHERE l.tenant = $1
                        UNION ALL
-                       SELECT 1 FROM unfinished WHERE tenant = $1 AND waiting = $2
+                       SELECT 1 FROM unfinished WHERE tenant = $1 AND waiting = $2 AND waiting >= 2
                        LIMIT $3
                    ) counted";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -174,7 +174,7 @@ async fn choose(
     let sql = concat!(
         "SELECT ",
         unfinished_columns!(),
-        ", u.shard FROM unfinished u WHERE u.tenant = $1 AND u.waiting = $2 AND u.pos >= $3 AND (u.pos, u.rule) > ($3, $4)
+        ", u.shard FROM unfinished u WHERE u.tenant = $1 AND u.waiting = $2 AND u.waiting >= 2 AND u.pos >= $3 AND (u.pos, u.rule) > ($3, $4)
           AND ($5::TEXT IS NULL OR u.rule = $5) AND ($6::TEXT IS NULL OR u.key = $6)
           AND ($7::TEXT IS NULL OR u.plugin = $7) AND ($8::TEXT IS NULL OR u.code = $8) AND u.updated < $9
           ORDER BY u.pos, u.rule LIMIT $10"
