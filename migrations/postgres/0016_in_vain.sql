@@ -9,8 +9,15 @@
 -- somebody's long transaction nothing to mark either, so each time the whole table was read. Segments are dropped before
 -- they have to be frozen, or are frozen once.
 --
--- Takes no lock that a reader or writer could wait for, but in the end for an index of what is held and parked, which is made
--- anew: about a second for a million runs.
+-- Takes no lock that a reader or writer could wait for, but in the end for two indices, one of which is made anew: about a
+-- second for a million runs. Who has one of their tables open meanwhile (a dump, a long transaction) makes the migration give
+-- up after two seconds, in which dispatch stands still; it is begun again for a minute.
+
+-- The others that a batch calls. Whoever replaces one of them says so again.
+ALTER FUNCTION put_pins SET enable_seqscan = off;
+ALTER FUNCTION pins_of SET enable_seqscan = off;
+ALTER FUNCTION pass_emits SET enable_seqscan = off;
+ALTER FUNCTION promote SET enable_seqscan = off;
 
 ALTER TABLE event_keys SET (autovacuum_vacuum_insert_threshold = -1);
 
@@ -224,7 +231,7 @@ BEGIN
 END $$;
 
 -- Makes lanes that are not there: one look for each, not for each event.
-CREATE FUNCTION put_lanes(tenants BIGINT[], shards BIGINT[]) RETURNS VOID LANGUAGE plpgsql AS $$
+CREATE FUNCTION put_lanes(tenants BIGINT[], shards BIGINT[]) RETURNS VOID LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     INSERT INTO lanes (tenant, shard)
     SELECT n.tenant, n.shard FROM (SELECT DISTINCT * FROM unnest(tenants, shards) AS l (tenant, shard) OFFSET 0) n
@@ -237,7 +244,7 @@ CREATE OR REPLACE FUNCTION put_events(
     tenants BIGINT[], shards BIGINT[], recordeds BIGINT[], times BIGINT[], hops BIGINT[], budgets BIGINT[],
     ids TEXT[], sources TEXT[], kinds TEXT[], subjects TEXT[], keys TEXT[], correlations TEXT[], causations TEXT[],
     types TEXT[], attributes TEXT[], hashes BYTEA[], datas BYTEA[], names UUID[]
-) RETURNS TABLE (given BIGINT[], places BIGINT[]) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (given BIGINT[], places BIGINT[]) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     added BIGINT;
 BEGIN
@@ -364,7 +371,8 @@ BEGIN
         ) u;
 END $$;
 
-CREATE OR REPLACE FUNCTION advance(tenants BIGINT[], sinks TEXT[], keys TEXT[]) RETURNS VOID LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION advance(tenants BIGINT[], sinks TEXT[], keys TEXT[]) RETURNS VOID LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 DECLARE
     line RECORD;
 BEGIN
@@ -490,4 +498,6 @@ END $$;
 SET LOCAL lock_timeout = '2s';
 DROP INDEX unfinished_waiting;
 CREATE INDEX unfinished_waiting ON unfinished (tenant, waiting, pos) WHERE waiting >= 2; -- held and parked
+-- Who waits already, for the first, must not wait much longer.
+SET LOCAL lock_timeout = '500ms';
 DROP INDEX timers_soonest;

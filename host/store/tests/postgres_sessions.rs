@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
-use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::effect::Delivery;
 use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::event::Logged;
@@ -27,7 +26,6 @@ use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
 use bulkhead_store::work::Committed;
 use bulkhead_store::work::NewDelivery;
-use bulkhead_store::work::TimerChange;
 use bulkhead_store::work::Unfinished;
 use bulkhead_store::work::UnfinishedChange;
 use bulkhead_store::work::Waiting;
@@ -227,7 +225,7 @@ async fn what_every_batch_calls_is_planned_once_a_connection() {
     assert_eq!(found.lines().collect::<Vec<_>>(), PLANNED_EACH_TIME);
 }
 
-/// Batches that each replace the same values and timer, end the retry of the one before, leave one and a parked run, and
+/// Batches that each replace the same values, end the retry of the one before, leave one and a parked run, and
 /// make a delivery that arrives.
 async fn work(server: &Server, batches: u32, name: &str) {
     let store = open(server.database.host_url()).await;
@@ -288,12 +286,6 @@ async fn work(server: &Server, batches: u32, name: &str) {
             created: NOW,
         };
         commit.deliveries = batch.events.iter().map(delivery).collect();
-        commit.timers = vec![TimerChange::Set {
-            plugin: PluginId(1),
-            name: Some("timer".to_owned()),
-            due: Timestamp(NOW.0 + 1),
-            event: event(tenant, &format!("timer {id}")),
-        }];
         let committed = store.commit(commit).await.expect("because the store answers");
         assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
         let due =
@@ -328,8 +320,7 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
         "SET allow_system_table_mods = on;
          UPDATE pg_class SET reltuples = 0 WHERE oid IN (
              SELECT unnest(indrelid || ARRAY[indexrelid]) FROM pg_index
-             WHERE indrelid::REGCLASS::TEXT IN ('bulkhead.progress', 'bulkhead.state', 'bulkhead.unfinished',
-                                                'bulkhead.timers')
+             WHERE indrelid::REGCLASS::TEXT IN ('bulkhead.progress', 'bulkhead.state', 'bulkhead.unfinished')
          )",
     );
     let read = || -> BTreeMap<String, u32> {
@@ -337,7 +328,7 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
                         SELECT sum(i.idx_tup_read)::BIGINT FROM pg_stat_user_indexes i WHERE i.relid = t.relid
                     ) FROM pg_stat_user_tables t
                     WHERE t.schemaname = 'bulkhead'
-                    AND t.relname IN ('progress', 'state', 'unfinished', 'timers');";
+                    AND t.relname IN ('progress', 'state', 'unfinished');";
         let line = |line: &str| {
             let (table, sum) = line.split_once(' ')?;
             Some((table.to_owned(), sum.parse().ok()?))
@@ -350,8 +341,8 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
         read().into_iter().map(|(table, sum)| (table.clone(), sum - before[&table])).collect();
     drop(stranger);
     for (table, walked) in walked {
-        // The look for what is due walks over what was due, and that for a timer's name over those that had it: once a batch.
-        let most = if matches!(&*table, "unfinished" | "timers") { 4 * BATCHES } else { BATCHES };
+        // The look for what is due walks over what was due, once a batch.
+        let most = if table == "unfinished" { 4 * BATCHES } else { BATCHES };
         assert!(
             walked < most,
             "three batches read {walked} entries of {table}, beside what {BATCHES} batches replaced"
@@ -403,6 +394,15 @@ async fn a_look_that_is_not_answered_holds_no_other_up() {
     assert!(!held.is_finished(), "it was held up");
     signal("-CONT");
     assert_eq!(held.await.expect("because it does not panic").expect("because it is answered now"), 1);
+    // Nor is the one that was held up kept waiting by others that go on asking.
+    let asking = tokio::spawn({
+        let store = store.clone();
+        async move { while store.tail(second, Position::ZERO, None, 10).await.is_ok() {} }
+    });
+    let began = Instant::now();
+    store.tail(first, Position::ZERO, None, 10).await.expect("because the store answers");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    asking.abort();
     store.close().await;
 }
 

@@ -18,9 +18,11 @@ use std::time::Duration;
 
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::TenantId;
+use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::PgRow;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -66,6 +68,8 @@ struct Question {
 struct Look {
     question: Question,
     replies: Vec<oneshot::Sender<Result<Tail>>>,
+    /// While it is under way.
+    place: Option<Place>,
 }
 
 impl Look {
@@ -87,7 +91,7 @@ impl Tails {
     pub(super) fn start(sessions: Arc<Sessions>, connections: u32) -> Self {
         let (queue, looks) = mpsc::channel(QUEUE_MAX);
         let slow_max = SLOW_MAX.min(connections as usize / SLOW_PART);
-        let worker = tokio::spawn(work(sessions, looks, Calls { slow_max, ..Calls::default() }));
+        let worker = tokio::spawn(work(sessions, looks, slow_max));
         Self { queue: Mutex::new(Some(queue)), worker: Mutex::new(Some(worker)) }
     }
 
@@ -97,7 +101,7 @@ impl Tails {
         let (reply, answer) = oneshot::channel();
         let question = Question { tenant, after, kind: kind.map(str::to_owned), limit };
         let answered = timeout(WAIT, async {
-            queue.send(Look { question, replies: vec![reply] }).await.map_err(|_| closed())?;
+            queue.send(Look { question, replies: vec![reply], place: None }).await.map_err(|_| closed())?;
             // Whoever closes waits until nobody can ask any more.
             drop(queue);
             answer.await.map_err(|_| closed())?
@@ -117,8 +121,10 @@ impl Tails {
     }
 }
 
-async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>, mut calls: Calls) {
+async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>, slow_max: usize) {
+    let under_way = Arc::<UnderWay>::default();
     let mut waiting = VecDeque::new();
+    let mut calls = Calls { newest: None, slow: FuturesUnordered::new(), slow_max };
     loop {
         calls.turn().await;
         while waiting.len() < QUEUE_MAX
@@ -126,110 +132,121 @@ async fn work(sessions: Arc<Sessions>, mut looks: mpsc::Receiver<Look>, mut call
         {
             waiting.push_back(next);
         }
-        let round = round(&mut waiting, &calls.held);
+        let round = round(&mut waiting, &under_way);
         if !round.is_empty() {
-            calls.begin(Arc::clone(&sessions), round);
+            let sessions = Arc::clone(&sessions);
+            calls.newest = Some(tokio::spawn(async move { work_off(&sessions, round).await }));
             continue;
         }
-        // Nothing waits, or only what slow calls hold.
+        // Nothing waits, or only for looks of the same tenants in slow calls.
         tokio::select! {
             next = looks.recv(), if waiting.len() < QUEUE_MAX => match next {
                 Some(look) => waiting.push_back(look),
                 None if waiting.is_empty() => break,
-                None => calls.one_ended().await,
+                None => under_way.one_ended.notified().await,
             },
-            () = calls.one_ended(), if !calls.slow.is_empty() => {}
+            () = under_way.one_ended.notified() => {}
         }
     }
     calls.end().await;
 }
 
 /// Calls under way: the newest, for which others wait so that they go together, and slow ones before it.
-#[derive(Debug, Default)]
 struct Calls {
-    newest: Option<Call>,
-    slow: FuturesUnordered<Call>,
+    newest: Option<JoinHandle<()>>,
+    slow: FuturesUnordered<JoinHandle<()>>,
     slow_max: usize,
-    /// The tenants of the slow ones: none has more than one look under way.
-    held: HashSet<TenantId>,
 }
 
-/// Gives the tenants that it had.
-type Call = JoinHandle<Vec<TenantId>>;
-
 impl Calls {
-    fn begin(&mut self, sessions: Arc<Sessions>, round: Vec<Look>) {
-        let tenants: Vec<TenantId> = round.iter().map(|look| look.question.tenant).collect();
-        self.held.extend(&tenants);
-        self.newest = Some(tokio::spawn(async move {
-            work_off(&sessions, round).await;
-            tenants
-        }));
-    }
-
     /// Until the next one may begin.
     async fn turn(&mut self) {
         if let Some(newest) = &mut self.newest {
             match timeout(SLOW, newest).await {
                 Ok(ended) => {
                     self.newest = None;
-                    self.ended(ended);
+                    is_well(ended);
                 }
                 Err(_) => self.slow.extend(self.newest.take()),
             }
         }
-        while self.slow.len() > self.slow_max {
-            self.one_ended().await;
+        while let Some(Some(ended)) = self.slow.next().now_or_never() {
+            is_well(ended);
         }
-    }
-
-    /// Until one of the slow ones has ended; at once if there is none.
-    async fn one_ended(&mut self) {
-        if let Some(ended) = self.slow.next().await {
-            self.ended(ended);
-        }
-    }
-
-    fn ended(&mut self, ended: std::result::Result<Vec<TenantId>, JoinError>) {
-        match ended {
-            Ok(tenants) => tenants.iter().for_each(|tenant| _ = self.held.remove(tenant)),
-            Err(error) => {
-                // Its looks were told that the store is closed. Whose they were is not known.
-                self.held.clear();
-                tracing::error!(%error, "a call for live streams did not end well");
-            }
+        while self.slow.len() > self.slow_max
+            && let Some(ended) = self.slow.next().await
+        {
+            is_well(ended);
         }
     }
 
     async fn end(mut self) {
         self.slow.extend(self.newest.take());
-        while !self.slow.is_empty() {
-            self.one_ended().await;
+        while let Some(ended) = self.slow.next().await {
+            is_well(ended);
         }
+    }
+}
+
+/// Whoever waited for a call that panicked was told that the store is closed.
+fn is_well(ended: std::result::Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a call for live streams did not end well");
+    }
+}
+
+/// Whose looks are under way: a tenant has one at a time.
+#[derive(Debug, Default)]
+struct UnderWay {
+    tenants: Mutex<HashSet<TenantId>>,
+    one_ended: Notify,
+}
+
+impl UnderWay {
+    /// None if the tenant has a look under way.
+    fn begin(self: &Arc<Self>, tenant: TenantId) -> Option<Place> {
+        let is_new = self.tenants.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant);
+        is_new.then(|| Place { tenant, of: Arc::clone(self) })
+    }
+}
+
+/// A tenant's look that is under way, until this is dropped.
+#[derive(Debug)]
+struct Place {
+    tenant: TenantId,
+    of: Arc<UnderWay>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+        self.of.one_ended.notify_one();
     }
 }
 
 /// The looks of the next call: the oldest of each tenant that has none under way. Of what waits longer, tenants that were not
 /// served come first; streams that ended are forgotten.
-fn round(waiting: &mut VecDeque<Look>, held: &HashSet<TenantId>) -> Vec<Look> {
+fn round(waiting: &mut VecDeque<Look>, under_way: &Arc<UnderWay>) -> Vec<Look> {
     let mut round: Vec<Look> = Vec::new();
-    let mut places = HashMap::new();
+    let mut chosen = HashMap::new();
     let (mut left, mut again) = (VecDeque::new(), VecDeque::new());
-    for look in std::mem::take(waiting).into_iter().filter(Look::is_wanted) {
-        match places.get(&look.question.tenant) {
-            Some(place) => {
-                let chosen: &mut Look = &mut round[*place];
-                if chosen.question == look.question {
-                    chosen.replies.extend(look.replies);
-                } else {
-                    again.push_back(look);
-                }
+    for mut look in std::mem::take(waiting).into_iter().filter(Look::is_wanted) {
+        let tenant = look.question.tenant;
+        if let Some(at) = chosen.get(&tenant) {
+            let first: &mut Look = &mut round[*at];
+            if first.question == look.question {
+                first.replies.extend(look.replies);
+            } else {
+                again.push_back(look);
             }
-            None if round.len() < CALL_MAX && !held.contains(&look.question.tenant) => {
-                places.insert(look.question.tenant, round.len());
-                round.push(look);
-            }
-            None => left.push_back(look),
+        } else if round.len() < CALL_MAX
+            && let Some(place) = under_way.begin(tenant)
+        {
+            look.place = Some(place);
+            chosen.insert(tenant, round.len());
+            round.push(look);
+        } else {
+            left.push_back(look);
         }
     }
     waiting.append(&mut left);
@@ -262,8 +279,9 @@ async fn work_off(sessions: &Arc<Sessions>, round: Vec<Look>) {
     }
 }
 
-/// Streams may have ended meanwhile.
-fn answer(look: Look, tail: Result<Tail>) {
+/// Streams may have ended meanwhile; the others may look again at once.
+fn answer(mut look: Look, tail: Result<Tail>) {
+    look.place = None;
     for reply in look.replies {
         let again = match &tail {
             Ok(tail) => Ok(tail.clone()),
@@ -307,7 +325,7 @@ mod tests {
     fn look(tenant: i64, after: i64) -> (Look, oneshot::Receiver<Result<Tail>>) {
         let (reply, answer) = oneshot::channel();
         let question = Question { tenant: TenantId(tenant), after: Position(after), kind: None, limit: 1 };
-        (Look { question, replies: vec![reply] }, answer)
+        (Look { question, replies: vec![reply], place: None }, answer)
     }
 
     fn tenants(round: &[Look]) -> Vec<i64> {
@@ -318,10 +336,11 @@ mod tests {
     fn a_tenant_with_many_streams_has_one_look_in_a_call() {
         let looks = [(1, 0), (1, 1), (2, 0), (1, 2), (3, 0)].map(|(tenant, after)| look(tenant, after));
         let (mut waiting, answers): (VecDeque<_>, Vec<_>) = looks.into_iter().unzip();
-        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), [1, 2, 3]);
-        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), [1]);
+        let under_way = Arc::default();
+        assert_eq!(tenants(&round(&mut waiting, &under_way)), [1, 2, 3]);
+        assert_eq!(tenants(&round(&mut waiting, &under_way)), [1]);
         drop(answers);
-        assert!(round(&mut waiting, &HashSet::new()).is_empty(), "whose stream has ended is not looked for");
+        assert!(round(&mut waiting, &under_way).is_empty(), "whose stream has ended is not looked for");
         assert!(waiting.is_empty());
     }
 
@@ -329,18 +348,25 @@ mod tests {
     fn a_tenant_whose_look_is_under_way_waits_for_that() {
         let looks = [(1, 0), (2, 0), (1, 1)].map(|(tenant, after)| look(tenant, after));
         let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = looks.into_iter().unzip();
-        let held = HashSet::from([TenantId(1)]);
-        assert_eq!(tenants(&round(&mut waiting, &held)), [2]);
-        assert!(round(&mut waiting, &held).is_empty());
+        let under_way = Arc::<UnderWay>::default();
+        let place = under_way.begin(TenantId(1));
+        assert!(place.is_some());
+        assert_eq!(tenants(&round(&mut waiting, &under_way)), [2]);
+        assert!(round(&mut waiting, &under_way).is_empty());
         assert_eq!(waiting.len(), 2);
-        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), [1]);
+        drop(place);
+        let round = round(&mut waiting, &under_way);
+        assert_eq!(tenants(&round), [1]);
+        assert!(under_way.begin(TenantId(1)).is_none());
+        round.into_iter().for_each(|look| answer(look, Err(fault::refused("for once"))));
+        assert!(under_way.begin(TenantId(1)).is_some(), "what was answered is not under way");
     }
 
     #[test]
     fn streams_that_ask_the_same_share_the_answer() {
         let (mut waiting, answers): (VecDeque<_>, Vec<_>) =
             [5, 5, 6, 5].map(|after| look(1, after)).into_iter().unzip();
-        let mut first = round(&mut waiting, &HashSet::new());
+        let mut first = round(&mut waiting, &Arc::default());
         assert_eq!((first.len(), first[0].replies.len(), waiting.len()), (1, 3, 1));
         let tail = Tail { events: vec![], reached: Position(7), more: false };
         answer(first.remove(0), Ok(tail.clone()));
@@ -354,7 +380,7 @@ mod tests {
         let many = i64::try_from(CALL_MAX).expect("because it is small") + 2;
         let looks = (0..many).flat_map(|tenant| [look(tenant, 0), look(tenant, 1)]);
         let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = looks.unzip();
-        assert_eq!(tenants(&round(&mut waiting, &HashSet::new())), (0..many - 2).collect::<Vec<_>>());
-        assert_eq!(tenants(&round(&mut waiting, &HashSet::new()))[..3], [many - 2, many - 1, 0]);
+        assert_eq!(tenants(&round(&mut waiting, &Arc::default())), (0..many - 2).collect::<Vec<_>>());
+        assert_eq!(tenants(&round(&mut waiting, &Arc::default()))[..3], [many - 2, many - 1, 0]);
     }
 }
