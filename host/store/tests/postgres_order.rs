@@ -55,15 +55,20 @@ use tokio::time::timeout;
 /// Nobody who waits for nobody needs longer, on a busy machine too.
 const SOON: Duration = Duration::from_secs(3);
 
-/// Holds up whoever adds an event as the node `slow`, between its position and its commit, until the gate is open.
-const GATE: &str = "
+/// Holds up what the node `slow` does where one of the triggers stands, until the gate is open.
+const HOLD: &str = "
     CREATE FUNCTION bulkhead.hold() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
         IF current_setting('application_name') = 'bulkhead slow' THEN
             PERFORM pg_advisory_xact_lock_shared(7);
         END IF;
         RETURN NULL;
-    END $$;
-    CREATE TRIGGER hold AFTER INSERT ON bulkhead.events FOR EACH STATEMENT EXECUTE FUNCTION bulkhead.hold();";
+    END $$;";
+/// Whoever adds an event, between its position and its commit.
+const GATE: &str =
+    "CREATE TRIGGER hold AFTER INSERT ON bulkhead.events FOR EACH STATEMENT EXECUTE FUNCTION bulkhead.hold();";
+/// Whoever commits a batch, when all of it is written.
+const LAST_GATE: &str = "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON bulkhead.progress
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION bulkhead.hold();";
 
 /// Holds up everybody there, for a random time.
 const DRAG: &str = "
@@ -111,7 +116,7 @@ async fn race(server: &Server) -> (Vec<Position>, Vec<Position>) {
     // Known, so that nothing is asked for but the append.
     let first = append(slow.clone(), tenant, "0").await;
     append(quick.clone(), other, "0").await;
-    server.owner(GATE);
+    server.owner(&[HOLD, GATE].concat());
     let mut gate = bare(server.database.owner_url()).await;
     run(&mut gate, "SELECT pg_advisory_lock(7)").await;
     let late = tokio::spawn(append(slow.clone(), tenant, "late"));
@@ -389,17 +394,6 @@ async fn what_a_commit_passes_never_stands_behind_what_others_append() {
     a.close().await;
 }
 
-/// Holds up whoever commits a batch as the node `slow`, when all of it is written, until the gate is open.
-const LAST_GATE: &str = "
-    CREATE FUNCTION bulkhead.hold() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
-        IF current_setting('application_name') = 'bulkhead slow' THEN
-            PERFORM pg_advisory_xact_lock_shared(7);
-        END IF;
-        RETURN NULL;
-    END $$;
-    CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON bulkhead.progress DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION bulkhead.hold();";
-
 /// How many of the database's sessions wait for a lock.
 fn waiting(server: &Server) -> usize {
     let waiting =
@@ -425,7 +419,7 @@ async fn rules_are_stored_before_or_after_what_a_commit_passes_and_never_meanwhi
     let tenant = tenant(&slow, "a").await;
     let fences = slow.host_acquire("slow", LEASE, u16::MAX).await.expect("because nobody else is there");
     let fence = fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
-    server.owner(LAST_GATE);
+    server.owner(&[HOLD, LAST_GATE].concat());
     let mut gate = bare(server.database.owner_url()).await;
     run(&mut gate, "SELECT pg_advisory_lock(7)").await;
     let commit = passing(&slow, tenant, fence).await;

@@ -174,7 +174,8 @@ async fn choose(
     let sql = concat!(
         "SELECT ",
         unfinished_columns!(),
-        ", u.shard FROM unfinished u WHERE u.tenant = $1 AND u.waiting = $2 AND u.waiting >= 2 AND u.pos >= $3 AND (u.pos, u.rule) > ($3, $4)
+        ", u.shard FROM unfinished u
+          WHERE u.tenant = $1 AND u.waiting = $2 AND u.waiting >= 2 AND u.pos >= $3 AND (u.pos, u.rule) > ($3, $4)
           AND ($5::TEXT IS NULL OR u.rule = $5) AND ($6::TEXT IS NULL OR u.key = $6)
           AND ($7::TEXT IS NULL OR u.plugin = $7) AND ($8::TEXT IS NULL OR u.code = $8) AND u.updated < $9
           ORDER BY u.pos, u.rule LIMIT $10"
