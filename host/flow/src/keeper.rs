@@ -54,6 +54,11 @@ const TIMERS_MAX: u32 = 1_000;
 const EXPIRED_MAX: u32 = 10_000;
 /// The shortest time between two looks for what other nodes appended.
 const LOOK_GAP: Duration = Duration::from_millis(100);
+/// After a look for what is due or left to do that took longer than this, nobody looks for so many times as long as it took,
+/// but at most for so long: over rows that somebody's long transaction keeps, looks become slow.
+const SLOW: Duration = Duration::from_millis(20);
+const REST: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(1);
 /// How long batches and deliveries may take to leave shards that are handed over. A batch that is not done by then is
 /// fenced, and runs again elsewhere; a delivery may be made there a second time.
 const LEAVE: Duration = Duration::from_millis(500);
@@ -197,46 +202,52 @@ impl Keeper {
     /// What other nodes append is told to this one, but nothing rests on that.
     async fn backlog_loop(&self) {
         loop {
-            // However often somebody asks: a look is a question about every tenant.
-            tokio::time::sleep(LOOK_GAP).await;
-            let _ =
-                tokio::time::timeout(self.options.look.saturating_sub(LOOK_GAP), self.dispatch.backlog_changed()).await;
+            let began = Instant::now();
             if let Err(error) = self.wake_backlog().await {
                 tracing::warn!(%error, "cannot look for what is left to do");
             }
+            // However often somebody asks: a look is a question about every tenant.
+            let gap = rest(began.elapsed()).max(LOOK_GAP);
+            tokio::time::sleep(gap).await;
+            let _ = tokio::time::timeout(self.options.look.saturating_sub(gap), self.dispatch.backlog_changed()).await;
         }
     }
 
     async fn due_loop(&self) {
         loop {
-            let wait = match self.look().await {
-                Ok(wait) => wait,
+            let (wait, took) = match self.look().await {
+                Ok(looked) => looked,
                 Err(error) => {
                     tracing::warn!(%error, "cannot look for what is due");
-                    self.options.look
+                    (self.options.look, Duration::ZERO)
                 }
             };
+            let next = Instant::now() + wait;
+            tokio::time::sleep(rest(took)).await;
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep_until(next.into()) => {}
                 () = self.dispatch.due_changed() => {}
             }
         }
     }
 
-    /// Wakes what is due; says how long nothing else will be.
-    async fn look(&self) -> bulkhead_store::Result<Duration> {
-        let now = self.clock.now();
+    /// Wakes what is due; says how long nothing else will be, and how long the looks took.
+    async fn look(&self) -> bulkhead_store::Result<(Duration, Duration)> {
+        let (now, began) = (self.clock.now(), Instant::now());
         let (due, next_run) = self.store.host_due(now, &self.shards()).await?;
+        let looked = began.elapsed();
         self.wake(due);
         let fired = self.store.host_fire_timers(now, TIMERS_MAX).await?;
         for (tenant, shard) in fired.woken {
             self.dispatch.wake(tenant, &[shard]);
             self.live.tick(tenant, Kinds::ALL);
         }
+        // If some fired, that was work.
+        let took = if fired.count == 0 { began.elapsed() } else { looked };
         let next = [next_run, fired.next_due].into_iter().flatten().min();
         let wait = next.map_or(self.options.look, |next| next.since(self.clock.now()));
         // Not more often than every 5 ms: rows that became due together are woken together.
-        Ok(wait.clamp(Duration::from_millis(5), self.options.look))
+        Ok((wait.clamp(Duration::from_millis(5), self.options.look), took))
     }
 
     async fn tidy_loop(&self) {
@@ -253,4 +264,9 @@ impl Keeper {
             }
         }
     }
+}
+
+/// How long nobody looks after a look that took so long.
+fn rest(took: Duration) -> Duration {
+    if took < SLOW { Duration::ZERO } else { (took * REST).min(REST_MAX) }
 }

@@ -359,6 +359,7 @@ async fn functions_called_with_another_tenants_id_find_nothing() {
         (format!("SELECT * FROM list_keys({whose}, {}, '', NULL, NULL, 100)", plugin.0), Some(0)),
         (format!("SELECT * FROM promote({whose}, ARRAY['precious'], ARRAY['precious'], 1)"), Some(0)),
         (format!("SELECT advance(ARRAY[{whose}::BIGINT], ARRAY['precious'], ARRAY['precious'])"), Some(1)),
+        (format!("SELECT put_timers({whose}, ARRAY[{}::BIGINT], ARRAY['precious'], NULL)", plugin.0), Some(1)),
         (
             format!(
                 "SELECT put_events(ARRAY[{whose}::BIGINT], '{{1}}', '{{1}}', '{{1}}', '{{1}}', '{{1}}', '{{x}}', '{{x}}',

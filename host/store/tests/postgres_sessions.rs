@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::effect::Delivery;
 use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::event::Logged;
@@ -26,6 +27,7 @@ use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
 use bulkhead_store::work::Committed;
 use bulkhead_store::work::NewDelivery;
+use bulkhead_store::work::TimerChange;
 use bulkhead_store::work::Unfinished;
 use bulkhead_store::work::UnfinishedChange;
 use bulkhead_store::work::Waiting;
@@ -225,8 +227,8 @@ async fn what_every_batch_calls_is_planned_once_a_connection() {
     assert_eq!(found.lines().collect::<Vec<_>>(), PLANNED_EACH_TIME);
 }
 
-/// Batches that each replace the same values, end the retry of the one before, leave one and a parked run, and
-/// make a delivery that arrives.
+/// Batches that each replace the same values and a timer, end the retry of the one before, leave one and a parked run, and
+/// make a delivery that arrives in its line.
 async fn work(server: &Server, batches: u32, name: &str) {
     let store = open(server.database.host_url()).await;
     let tenant = match store.operator_tenant("a").await.expect("because the store answers") {
@@ -282,10 +284,17 @@ async fn work(server: &Server, batches: u32, name: &str) {
             },
             position: event.position,
             rule: "rule".to_owned(),
-            key: None,
+            key: Some("line".to_owned()),
             created: NOW,
         };
         commit.deliveries = batch.events.iter().map(delivery).collect();
+        let later = TimerChange::Set {
+            plugin: PluginId(1),
+            name: Some("again".to_owned()),
+            due: Timestamp(i64::MAX),
+            event: event(tenant, &format!("at last {id}")),
+        };
+        commit.timers = vec![later];
         let committed = store.commit(commit).await.expect("because the store answers");
         assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
         let due =
@@ -320,15 +329,19 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
         "SET allow_system_table_mods = on;
          UPDATE pg_class SET reltuples = 0 WHERE oid IN (
              SELECT unnest(indrelid || ARRAY[indexrelid]) FROM pg_index
-             WHERE indrelid::REGCLASS::TEXT IN ('bulkhead.progress', 'bulkhead.state', 'bulkhead.unfinished')
+             WHERE indrelid::REGCLASS::TEXT IN (
+                 'bulkhead.progress', 'bulkhead.state', 'bulkhead.unfinished', 'bulkhead.timers', 'bulkhead.deliveries'
+             )
          )",
     );
     let read = || -> BTreeMap<String, u32> {
+        // But for the queue of deliveries: who sends looks over what was due.
         let sums = "SELECT t.relname || ' ' || t.seq_tup_read + (
                         SELECT sum(i.idx_tup_read)::BIGINT FROM pg_stat_user_indexes i WHERE i.relid = t.relid
+                        AND i.indexrelname <> 'deliveries_queue'
                     ) FROM pg_stat_user_tables t
                     WHERE t.schemaname = 'bulkhead'
-                    AND t.relname IN ('progress', 'state', 'unfinished');";
+                    AND t.relname IN ('progress', 'state', 'unfinished', 'deliveries', 'timers');";
         let line = |line: &str| {
             let (table, sum) = line.split_once(' ')?;
             Some((table.to_owned(), sum.parse().ok()?))

@@ -270,6 +270,52 @@ pub async fn a_deleted_sink_parks_what_is_pending(world: &mut World) -> Result<(
     Ok(())
 }
 
+pub async fn a_line_goes_on_where_it_stands_whatever_ended_in_its_middle(world: &mut World) -> Result<()> {
+    let line = [("1", "s", Some("k")), ("2", "s", Some("k")), ("3", "s", Some("k")), ("4", "s", Some("k"))];
+    let (tenant, event) = deliver(world, "a", &line).await?;
+    let more = |id: &str| vec![delivery(&event, id, "s", Some("k"))];
+    settle(world, tenant, "1", Settled::Delivered).await?;
+    world.store.put_sink(tenant, "s", "{}", at(1)).await?;
+    world.store.delete_sink(tenant, "s", at(2)).await?;
+    // A person drops the last and one in the middle; the first of those that are left still holds the line.
+    for id in ["4", "3"] {
+        assert_eq!(world.store.drop_deliveries(tenant, None, Some(id), at(3)).await?, 1);
+    }
+    add(world, tenant, more("5")).await?;
+    assert_eq!(due(world, at(10)).await?, [""; 0], "the second is parked");
+    // It was on its way when its sink was deleted, and has arrived.
+    settle(world, tenant, "2", Settled::Delivered).await?;
+    assert_eq!(due(world, at(10)).await?, ["5"]);
+    add(world, tenant, more("6")).await?;
+    settle(world, tenant, "5", Settled::Parked).await?;
+    assert_eq!(world.store.drop_deliveries(tenant, None, Some("5"), at(11)).await?, 1);
+    assert_eq!(due(world, at(20)).await?, ["6"]);
+    add(world, tenant, more("7")).await?;
+    settle(world, tenant, "5", Settled::Delivered).await?;
+    assert_eq!(due(world, at(20)).await?, ["6"], "what arrives late moves nothing");
+    settle(world, tenant, "6", Settled::Retry(at(30))).await?;
+    assert_eq!(due(world, at(29)).await?, [""; 0]);
+    settle(world, tenant, "6", Settled::Delivered).await?;
+    assert_eq!(due(world, at(30)).await?, ["7"]);
+    settle(world, tenant, "7", Settled::Delivered).await?;
+    // Of those that a deleted sink parked, a later one is asked for before an earlier one.
+    add(world, tenant, [more("8"), more("9"), more("10")].concat()).await?;
+    world.store.put_sink(tenant, "s", "{}", at(40)).await?;
+    world.store.delete_sink(tenant, "s", at(41)).await?;
+    assert_eq!(world.store.redeliver(tenant, None, Some("9"), at(42)).await?, 1);
+    assert_eq!(due(world, at(50)).await?, [""; 0], "it waits for the one before");
+    assert_eq!(world.store.redeliver(tenant, None, Some("8"), at(51)).await?, 1);
+    assert_eq!(due(world, at(60)).await?, ["8"]);
+    settle(world, tenant, "8", Settled::Delivered).await?;
+    assert_eq!(due(world, at(60)).await?, ["9"]);
+    settle(world, tenant, "9", Settled::Delivered).await?;
+    assert_eq!(due(world, at(60)).await?, [""; 0], "the last is parked");
+    assert_eq!(world.store.drop_deliveries(tenant, None, Some("10"), at(61)).await?, 1);
+    add(world, tenant, more("11")).await?;
+    assert_eq!(due(world, at(70)).await?, ["11"]);
+    Ok(())
+}
+
 pub async fn the_same_delivery_is_added_once(world: &mut World) -> Result<()> {
     let (tenant, event) = deliver(world, "a", &[("1", "s", None)]).await?;
     settle(world, tenant, "1", Settled::Delivered).await?;

@@ -126,6 +126,7 @@ suite! { $
         only_what_may_go_has_a_next_time,
         a_deleted_sink_parks_what_is_pending,
         the_same_delivery_is_added_once,
+        a_line_goes_on_where_it_stands_whatever_ended_in_its_middle,
         a_late_settlement_does_not_undo_a_persons_decision,
         deliveries_are_found_by_query,
     }

@@ -262,7 +262,7 @@ struct Timer<'a> {
 
 /// Timers taken back or replaced, by name or id, and those that are set and not taken back again.
 fn bind_timers(commit: &Commit, args: &mut Args) {
-    let mut gone: Vec<(PluginId, &str)> = Vec::new();
+    let mut gone: BTreeSet<(PluginId, &str)> = BTreeSet::new();
     let mut set: Vec<Timer<'_>> = Vec::new();
     for change in &commit.timers {
         let (of, timer) = match change {
@@ -270,7 +270,7 @@ fn bind_timers(commit: &Commit, args: &mut Args) {
             TimerChange::Set { plugin, name, .. } => (*plugin, name.as_deref()),
         };
         if let Some(timer) = timer {
-            gone.push((of, timer));
+            gone.insert((of, timer));
             let timer = plain(timer);
             set.retain(|set| set.plugin != of.0 || (set.name.as_ref() != Some(&timer) && set.id != timer));
         }

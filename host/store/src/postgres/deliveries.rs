@@ -62,7 +62,8 @@ impl Deliveries for Postgres {
             });
             let queues: Vec<Queue> = rows.await?.iter().map(queue).collect::<Result<_>>()?;
             if known.is_none() {
-                seen.extend(queues.iter().map(|queue| (queue.place.clone(), queue.oldest.0)));
+                // What comes next may be due sooner than all that is there.
+                seen.extend(queues.iter().map(|queue| (queue.place.clone(), queue.oldest.min(now).0)));
             }
             look.found(queues);
         }

@@ -16,11 +16,11 @@ use bulkhead_domain::id::Shard;
 use crate::look::Place;
 
 /// A look that takes less is no burden, and every look is one from the beginning.
-const SLOW: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_millis(20);
 /// Looks from the beginning take at most one part in so many of the time.
-const PART: u32 = 20;
+const PART: u32 = 10;
 /// Microseconds. Commits under way, and nodes whose clocks are behind, add deliveries that are this much older.
-const MARGIN: i64 = 30_000_000;
+const MARGIN: i64 = 10_000_000;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ mod tests {
     fn slow_looks_begin_before_the_oldest_for_a_while() {
         let floor = Floor::default();
         floor.looked(&SHARDS, vec![(place(1), 50_000_000)], None, LONG);
-        assert_eq!(floor.get(&SHARDS), Some(vec![(place(1), 20_000_000)]));
+        assert_eq!(floor.get(&SHARDS), Some(vec![(place(1), 40_000_000)]));
         assert_eq!(floor.get(&SHARDS[..1]), None, "other shards have deliveries of their own");
         let Some(ended) = Instant::now().checked_sub(Duration::from_secs(3)) else { return };
         *floor.0.lock().expect("because nobody panicked with it") =
@@ -100,11 +100,11 @@ mod tests {
         floor.looked(&SHARDS, vec![(place(1), 50_000_000), (place(2), 60_000_000)], None, SLOW);
         floor.looked(&SHARDS, vec![(place(2), 70_000_000)], None, LONG);
         let known = |first, second| Some(vec![(place(1), first), (place(2), second)]);
-        assert_eq!(floor.get(&SHARDS), known(20_000_000, 40_000_000), "it may not have come by the first");
+        assert_eq!(floor.get(&SHARDS), known(40_000_000, 60_000_000), "it may not have come by the first");
         floor.looked(&SHARDS, vec![(place(2), 80_000_000)], Some(90_000_000), LONG);
-        assert_eq!(floor.get(&SHARDS), known(60_000_000, 50_000_000));
+        assert_eq!(floor.get(&SHARDS), known(80_000_000, 70_000_000));
         floor.looked(&SHARDS, Vec::new(), Some(90_000_000), SLOW);
         floor.looked(&SHARDS, vec![(place(2), 90_000_000)], None, LONG);
-        assert_eq!(floor.get(&SHARDS), Some(vec![(place(2), 60_000_000)]), "a quick one forgets");
+        assert_eq!(floor.get(&SHARDS), Some(vec![(place(2), 80_000_000)]), "a quick one forgets");
     }
 }

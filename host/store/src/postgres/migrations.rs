@@ -39,6 +39,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (14, "steady_plans", include_str!("../../../../migrations/postgres/0014_steady_plans.sql")),
     (15, "passed", include_str!("../../../../migrations/postgres/0015_passed.sql")),
     (16, "in_vain", include_str!("../../../../migrations/postgres/0016_in_vain.sql")),
+    (17, "long_company", include_str!("../../../../migrations/postgres/0017_long_company.sql")),
 ];
 
 /// Where everything of ours is.

@@ -1,0 +1,1 @@
+-- In SQLite nobody's transaction keeps what is dead: nothing of the tables changes.
