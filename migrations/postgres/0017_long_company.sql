@@ -55,6 +55,21 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Few are due, so the server takes the index of those for small; but it holds all that were due and are kept.
+CREATE OR REPLACE FUNCTION fetch_deliveries(tenants BIGINT[], ids TEXT[])
+RETURNS TABLE (
+    d_tenant BIGINT, d_id word, d_sink word, d_content_type word, d_body BYTEA, d_attributes word, d_pos BIGINT,
+    d_rule word, d_key word, d_attempts INTEGER, d_created BIGINT
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = bulkhead, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
+        SELECT d.tenant, d.id, d.sink, d.content_type, d.body, d.attributes, d.pos, d.rule, d.key, d.attempts, d.created
+        FROM unnest(tenants, ids) AS want (tenant, id)
+        CROSS JOIN LATERAL (
+            SELECT * FROM deliveries one WHERE one.tenant = want.tenant AND one.id = want.id OFFSET 0
+        ) d WHERE d.due IS NOT NULL ORDER BY d.due, d.seq;
+END $$;
+
 -- Takes timers back, by name or id, and sets others (JSON). Of one name, the one that was set last is there, if any.
 CREATE FUNCTION put_timers(whose BIGINT, plugins BIGINT[], gone TEXT[], set_anew TEXT) RETURNS VOID
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
