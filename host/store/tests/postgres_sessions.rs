@@ -363,6 +363,26 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
     }
 }
 
+/// The tables as migration 16 left them, with a timer that has a name and a line of deliveries that has come some way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_a_migration_goes_on_after_it() {
+    let server = Server::new();
+    made(&server.database).await;
+    work(&server, 3, "before").await;
+    server.owner(
+        "SET search_path = bulkhead;
+         DELETE FROM _sqlx_migrations WHERE version = 17;
+         DROP FUNCTION put_timers;
+         DROP INDEX deliveries_arrived, timers_newest;
+         ALTER TABLE timers DROP COLUMN number;
+         CREATE UNIQUE INDEX timers_name ON timers (tenant, plugin, name) WHERE name IS NOT NULL;",
+    );
+    made(&server.database).await;
+    work(&server, 3, "after").await;
+    let timers = "SELECT string_agg(name || ': ' || id, ', ') FROM bulkhead.timers;";
+    assert_eq!(server.owner(timers), "again: at last after 2", "the one that was there was replaced");
+}
+
 /// Whether something has come to a socket of this machine from a port of it, and is not read.
 fn has_unread(from: &str) -> bool {
     let from: u16 = from.parse().expect("because it is a port");
