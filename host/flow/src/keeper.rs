@@ -54,8 +54,8 @@ const TIMERS_MAX: u32 = 1_000;
 const EXPIRED_MAX: u32 = 10_000;
 /// The shortest time between two looks for what other nodes appended.
 const LOOK_GAP: Duration = Duration::from_millis(100);
-/// After a look for what is due or left to do that took longer than this, nobody looks for so many times as long as it took,
-/// but at most for so long: over rows that somebody's long transaction keeps, looks become slow.
+/// A look for what is due or left to do that takes longer is slow: it goes over rows that somebody's long transaction keeps.
+/// After it nobody looks for so many times as long as it took, but at most for so long.
 const SLOW: Duration = Duration::from_millis(20);
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -201,15 +201,18 @@ impl Keeper {
 
     /// What other nodes append is told to this one, but nothing rests on that.
     async fn backlog_loop(&self) {
+        // The first look was `recover`'s.
+        let mut took = Duration::ZERO;
         loop {
+            // However often somebody asks: a look is a question about every tenant.
+            let gap = rest(took).max(LOOK_GAP);
+            tokio::time::sleep(gap).await;
+            let _ = tokio::time::timeout(self.options.look.saturating_sub(gap), self.dispatch.backlog_changed()).await;
             let began = Instant::now();
             if let Err(error) = self.wake_backlog().await {
                 tracing::warn!(%error, "cannot look for what is left to do");
             }
-            // However often somebody asks: a look is a question about every tenant.
-            let gap = rest(began.elapsed()).max(LOOK_GAP);
-            tokio::time::sleep(gap).await;
-            let _ = tokio::time::timeout(self.options.look.saturating_sub(gap), self.dispatch.backlog_changed()).await;
+            took = began.elapsed();
         }
     }
 
