@@ -273,3 +273,16 @@ impl Keeper {
 fn rest(took: Duration) -> Duration {
     if took < SLOW { Duration::ZERO } else { (took * REST).min(REST_MAX) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_looks_are_made_less_often_but_never_much_later() {
+        let millis = Duration::from_millis;
+        for (took, rests) in [(0, 0), (19, 0), (20, 80), (100, 400), (250, 1_000), (60_000, 1_000)] {
+            assert_eq!(rest(millis(took)), millis(rests), "after {took} ms");
+        }
+    }
+}

@@ -568,7 +568,12 @@ async fn a_row_that_changed_behind_its_back_is_found() {
     copied(&left.path(), &server).await.expect("because nothing is wrong with either");
     let mut wrong = Vec::new();
     for (table, change) in [
-        ("state", "UPDATE bulkhead.state SET value = 'x' WHERE key = 'word' AND tenant = 1"),
+        (
+            "state",
+            "UPDATE bulkhead.state v SET value = 'x' FROM bulkhead.state_keys k
+             WHERE k.slot = v.slot AND k.key = 'word' AND k.tenant = 1",
+        ),
+        ("state_keys", "UPDATE bulkhead.state_keys SET key = 'words' WHERE key = 'word' AND tenant = 1"),
         ("deliveries", "DELETE FROM bulkhead.deliveries WHERE id = 'eff_five' AND tenant = 1"),
         ("progress", "UPDATE bulkhead.progress SET cursor = cursor + 1"),
         ("api_keys", "UPDATE bulkhead.api_keys SET revoked = NULL WHERE id = 'key-1'"),
@@ -598,7 +603,7 @@ async fn what_cannot_be_kept_is_named_and_nothing_is_copied() {
         (
             "UPDATE state SET key = 'a' || char(0) || 'b' WHERE tenant = 2 AND key = 'word'",
             "UPDATE state SET key = 'word' WHERE tenant = 2 AND instr(key, char(0)) > 0",
-            "a row of state cannot be copied (tenant 2, plugin PLUGIN, key \"a\\0b\"): key has a NUL in it",
+            "a row of state_keys cannot be copied (tenant 2, plugin PLUGIN, key \"a\\0b\"): key has a NUL in it",
         ),
         (
             "UPDATE timers SET subject = CAST(x'61ff' AS TEXT) WHERE tenant = 1",

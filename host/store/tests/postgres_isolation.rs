@@ -2,6 +2,7 @@
 
 mod postgres;
 
+use bulkhead_domain::clock::Timestamp;
 use bulkhead_domain::id::Fence;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::TenantId;
@@ -340,6 +341,15 @@ async fn hostile_statements_in_another_tenants_context_get_nothing() {
             assert_eq!(attempt(reader, &format!("SELECT 1 FROM {table}")).await, Ok(0), "{table}");
         }
     }
+    // A value of its own that expires in the victim's slot does not take the victim's key along.
+    for slot in ask(&server, &format!("SELECT slot FROM bulkhead.state_keys WHERE tenant = {};", victim.0)) {
+        let value = format!(
+            "INSERT INTO state (slot, version, tenant, expires, value) VALUES ({slot}, 0, {}, 0, '')",
+            attacker.0
+        );
+        assert_eq!(attempt(&mut host, &value).await, Ok(1), "slot {slot}");
+    }
+    assert!(store.host_expire_state(Timestamp(0), 100).await.expect("because the store answers") > 0);
     assert_eq!(dump_of(&server.database, victim), before);
     store.close().await;
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bulkhead_domain::clock::Timestamp;
+use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::id::Fence;
+use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
 use bulkhead_domain::id::TenantId;
@@ -25,6 +27,7 @@ use bulkhead_store::log::Appended;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
+use bulkhead_store::state::State as _;
 use bulkhead_store::timers::Timers as _;
 use bulkhead_store::upkeep::Upkeep as _;
 use bulkhead_store::work::BatchLimits;
@@ -452,6 +455,61 @@ async fn rules_are_stored_before_or_after_what_a_commit_passes_and_never_meanwhi
     let commit = Commit { settings: batch.settings - 1, ..passing(&slow, tenant, fence).await };
     let committed = slow.commit(commit).await;
     assert!(matches!(&committed, Ok(Committed::Done { woken, .. }) if !woken.is_empty()), "{committed:?}");
+    slow.close().await;
+    quick.close().await;
+}
+
+/// Whichever is first: what a commit puts in the place of an expired value is there afterwards, under its key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_being_written_does_not_expire_meanwhile() {
+    const EXPIRED: Timestamp = Timestamp(1);
+    let server = Server::new();
+    let (slow, quick) = (node(&server, "slow").await, node(&server, "quick").await);
+    let (a, b) = (tenant(&slow, "a").await, tenant(&slow, "b").await);
+    let fences = slow.host_acquire("slow", LEASE, u16::MAX).await.expect("because nobody else is there");
+    let fence = |tenant| fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
+    let writing = async |tenant, value: &'static str, expires| {
+        let batch = slow.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+        let write = StateWrite { plugin: PluginId(1), key: "key".into(), value: Some(value.into()), expires };
+        Commit { writes: vec![write], ..commit_of(tenant, fence(tenant), &batch) }
+    };
+    let held = async |tenant| {
+        let held = quick.state(tenant, PluginId(1), "key").await.expect("because the store answers");
+        let keys = quick.state_keys(tenant, PluginId(1), "", None, 100).await.expect("because the store answers");
+        (held.map(|held| held.value), keys)
+    };
+    for tenant in [a, b] {
+        let old = writing(tenant, "old", Some(EXPIRED)).await;
+        slow.commit(old).await.expect("because the store answers");
+    }
+    let new = writing(a, "new", Some(EXPIRED)).await;
+    server.owner(&[HOLD, LAST_GATE].concat());
+    let mut gate = bare(server.database.owner_url()).await;
+    run(&mut gate, "SELECT pg_advisory_lock(7)").await;
+    let committing = |commit| {
+        let slow = slow.clone();
+        tokio::spawn(async move { slow.commit(commit).await })
+    };
+    let commit = committing(new);
+    until("the commit at the gate", || async { waiting(&server) == 1 }).await;
+    let expired = timeout(SOON, quick.host_expire_state(NOW, 100)).await.expect("because it waits for nobody");
+    assert_eq!(expired.expect("because the store answers"), 1, "the other tenant's");
+    assert_eq!(held(b).await, (None, Vec::new()));
+    run(&mut gate, "SELECT pg_advisory_unlock(7)").await;
+    let committed = commit.await.expect("because it does not panic").expect("because the store answers");
+    assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
+    assert_eq!(held(a).await, (Some("new".into()), vec!["key".to_owned()]));
+
+    // And the other way round: the commit finds the value, and waits for who takes it away.
+    let newest = writing(a, "newest", None).await;
+    run(&mut gate, "BEGIN").await;
+    run(&mut gate, "SELECT bulkhead.expire_state(2, 100)").await;
+    let commit = committing(newest);
+    until("the commit behind it", || async { waiting(&server) == 1 }).await;
+    run(&mut gate, "COMMIT").await;
+    let committed = commit.await.expect("because it does not panic").expect("because the store answers");
+    assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
+    assert_eq!(held(a).await, (Some("newest".into()), vec!["key".to_owned()]));
     slow.close().await;
     quick.close().await;
 }

@@ -25,6 +25,7 @@ use bulkhead_store::leases::Leases as _;
 use bulkhead_store::log::Log as _;
 use bulkhead_store::postgres::Options;
 use bulkhead_store::postgres::Postgres;
+use bulkhead_store::state::State as _;
 use bulkhead_store::work::Committed;
 use bulkhead_store::work::NewDelivery;
 use bulkhead_store::work::TimerChange;
@@ -190,7 +191,7 @@ async fn what_is_broken_of_one_tenant_fails_its_looks_alone() {
 
 /// Functions in SQL are planned in every call. These are called seldom, or for many rows at once, or become a part of the
 /// statement that asks for them (`this_tenant`).
-const PLANNED_EACH_TIME: [&str; 23] = [
+const PLANNED_EACH_TIME: [&str; 22] = [
     "accepted_events",
     "add_key",
     "append_fired",
@@ -201,7 +202,6 @@ const PLANNED_EACH_TIME: [&str; 23] = [
     "delivery_depths",
     "depths",
     "expire_recordings",
-    "expire_state",
     "find_tenants",
     "find_value",
     "known_tenants",
@@ -227,7 +227,7 @@ async fn what_every_batch_calls_is_planned_once_a_connection() {
     assert_eq!(found.lines().collect::<Vec<_>>(), PLANNED_EACH_TIME);
 }
 
-/// Batches that each replace the same values and a timer, end the retry of the one before, leave one and a parked run, and
+/// Batches that each replace the same values (one of them comes and goes) and a timer, end the retry of the one before, leave one and a parked run, and
 /// make a delivery that arrives in its line.
 async fn work(server: &Server, batches: u32, name: &str) {
     let store = open(server.database.host_url()).await;
@@ -249,6 +249,8 @@ async fn work(server: &Server, batches: u32, name: &str) {
             expires: None,
         };
         commit.writes = (0..4).map(write).collect();
+        // One comes and goes.
+        commit.writes.push(StateWrite { value: (number % 2 == 0).then(Bytes::new), ..write(4) });
         let ended = batch
             .due
             .iter()
@@ -330,7 +332,8 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
          UPDATE pg_class SET reltuples = 0 WHERE oid IN (
              SELECT unnest(indrelid || ARRAY[indexrelid]) FROM pg_index
              WHERE indrelid::REGCLASS::TEXT IN (
-                 'bulkhead.progress', 'bulkhead.state', 'bulkhead.unfinished', 'bulkhead.timers', 'bulkhead.deliveries'
+                 'bulkhead.progress', 'bulkhead.state', 'bulkhead.state_keys', 'bulkhead.unfinished',
+                 'bulkhead.timers', 'bulkhead.deliveries'
              )
          )",
     );
@@ -341,7 +344,9 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
                         AND i.indexrelname <> 'deliveries_queue'
                     ) FROM pg_stat_user_tables t
                     WHERE t.schemaname = 'bulkhead'
-                    AND t.relname IN ('progress', 'state', 'unfinished', 'deliveries', 'timers');";
+                    AND t.relname IN (
+                        'progress', 'state', 'state_keys', 'unfinished', 'deliveries', 'timers'
+                    );";
         let line = |line: &str| {
             let (table, sum) = line.split_once(' ')?;
             Some((table.to_owned(), sum.parse().ok()?))
@@ -354,8 +359,13 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
         read().into_iter().map(|(table, sum)| (table.clone(), sum - before[&table])).collect();
     drop(stranger);
     for (table, walked) in walked {
-        // The look for what is due walks over what was due, once a batch.
-        let most = if table == "unfinished" { 4 * BATCHES } else { BATCHES };
+        let most = match table.as_str() {
+            // The look for what is due walks over what was due, once a batch.
+            "unfinished" => 4 * BATCHES,
+            // That a key is not there is known when all that it was before have been seen.
+            "state_keys" => 2 * BATCHES,
+            _ => BATCHES,
+        };
         assert!(
             walked < most,
             "three batches read {walked} entries of {table}, beside what {BATCHES} batches replaced"
@@ -363,7 +373,37 @@ async fn a_commit_walks_over_no_dead_rows_whatever_the_statistics_say() {
     }
 }
 
-/// The tables as migration 16 left them, with a timer that has a name and a line of deliveries that has come some way.
+/// What a connection planned while there was nothing, it plans no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_found_by_themselves_by_who_began_with_none() {
+    const KEYS: u32 = 200;
+    let server = Server::new();
+    made(&server.database).await;
+    let store = open_with(server.database.host_url(), 1).await;
+    let tenant = tenant(&store, "a").await;
+    let fences = store.host_acquire("a", LEASE, u16::MAX).await.expect("because nobody else is there");
+    let fence = fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
+    for number in 0..KEYS {
+        let batch = store.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
+        let mut commit = commit_of(tenant, fence, &batch);
+        for (key, value) in [(number, Some(Bytes::new())), (number / 2, None)] {
+            store.state(tenant, PluginId(1), &format!("key {key}")).await.expect("because the store answers");
+            commit.writes.push(StateWrite { plugin: PluginId(1), key: format!("key {key}"), value, expires: None });
+        }
+        commit.writes.dedup_by(|second, first| second.key == first.key);
+        let committed = store.commit(commit).await.expect("because the store answers");
+        assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
+    }
+    store.close().await;
+    until("the connections' ends", || async { connections(&server.database) == 0 }).await;
+    let read = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN ('state', 'state_keys');";
+    let read: u32 = server.owner(read).parse().expect("because it is a number");
+    // Two looks and a removal, in two tables, for each of two keys.
+    assert!(read < KEYS * 12, "{KEYS} batches read {read} entries");
+}
+
+/// The tables as migration 16 left them, with values of state, a timer that has a name, and a line of deliveries that has
+/// come some way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_there_before_a_migration_goes_on_after_it() {
     let server = Server::new();
@@ -371,8 +411,19 @@ async fn what_was_there_before_a_migration_goes_on_after_it() {
     work(&server, 3, "before").await;
     server.owner(
         "SET search_path = bulkhead;
-         DELETE FROM _sqlx_migrations WHERE version = 17;
-         DROP FUNCTION put_timers;
+         DELETE FROM _sqlx_migrations WHERE version > 16;
+         DROP FUNCTION state_bytes, put_timers;
+         ALTER TABLE state RENAME TO state_values;
+         ALTER INDEX state_pkey RENAME TO state_values_pkey;
+         DROP INDEX state_expires;
+         CREATE TABLE state (
+             tenant BIGINT, plugin BIGINT, version BIGINT, expires BIGINT, key word, value BYTEA,
+             PRIMARY KEY (tenant, plugin, key, version)
+         );
+         CREATE INDEX state_expires ON state (expires) WHERE expires IS NOT NULL;
+         INSERT INTO state SELECT k.tenant, k.plugin, v.version, v.expires, k.key, v.value
+         FROM state_values v JOIN state_keys k USING (slot);
+         DROP TABLE state_values, state_keys;
          DROP INDEX deliveries_arrived, timers_newest;
          ALTER TABLE timers DROP COLUMN number;
          CREATE UNIQUE INDEX timers_name ON timers (tenant, plugin, name) WHERE name IS NOT NULL;",
@@ -450,7 +501,8 @@ async fn what_was_read_is_compared_wherever_it_stands_in_the_lists() {
     let find = |keys: &str, versions: &str, written: &str| {
         let found = server.owner(&format!(
             "SET search_path = bulkhead;
-             SELECT f.is_stale, ARRAY(SELECT coalesce((SELECT s.key::TEXT FROM bulkhead.state s WHERE s.ctid = p), '')
+             SELECT f.is_stale, ARRAY(SELECT coalesce((
+                        SELECT k.key::TEXT FROM state s JOIN state_keys k USING (slot) WHERE s.ctid = p), '')
                     FROM unnest(f.replaced) AS p)
              FROM bulkhead.find_state((SELECT id FROM bulkhead.tenants), array_fill(1, ARRAY[cardinality({keys}::TEXT[])]),
                   {keys}, {versions}, array_fill(1, ARRAY[cardinality({written}::TEXT[])]), {written}) AS f;"

@@ -222,6 +222,7 @@ suite! { $
         versions_only_grow,
         keys_are_listed_in_order,
         expired_values_go,
+        a_key_that_went_comes_again,
         increments_at_once_are_all_counted,
         bytes_are_counted_per_tenant,
     }

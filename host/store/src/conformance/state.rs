@@ -1,5 +1,6 @@
 //! Plugins' keys and values.
 
+use bulkhead_domain::effect::StateWrite;
 use bulkhead_domain::id::PluginId;
 use bulkhead_domain::id::Position;
 use bulkhead_domain::id::Shard;
@@ -87,6 +88,38 @@ pub async fn expired_values_go(world: &mut World) -> Result<()> {
     // A write without an end takes the end away.
     world.write(tenant, PLUGIN, &[("3", Some("again"))]).await?;
     assert_eq!(world.store.host_expire_state(at(1_000), 100).await?, 0);
+    Ok(())
+}
+
+/// New keys, old ones, and keys that come again, in one commit and over several.
+pub async fn a_key_that_went_comes_again(world: &mut World) -> Result<()> {
+    let tenant = world.tenant("a").await?;
+    world.write(tenant, PLUGIN, &[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]).await?;
+    for round in ["2", "3", "4"] {
+        world.write(tenant, PLUGIN, &[("a", None), ("b", Some(round)), ("none", None)]).await?;
+        assert_eq!(world.store.state_keys(tenant, PLUGIN, "", None, 100).await?, ["b", "c"]);
+        let new = format!("new in {round}");
+        let last = world.write(tenant, PLUGIN, &[(&new, Some(round)), ("a", Some(round)), ("c", None)]).await?;
+        let state = world.store.state(tenant, PLUGIN, "a").await?.expect("because it came again");
+        assert_eq!((&state.value[..], state.version), (round.as_bytes(), last));
+        assert_eq!(world.store.state(tenant, PLUGIN, "c").await?, None);
+        world.write(tenant, PLUGIN, &[("c", Some(round)), (&new, None)]).await?;
+        let state = world.store.state(tenant, PLUGIN, "b").await?.expect("because it was written");
+        assert_eq!(state.value, round);
+        assert_eq!(world.store.state_keys(tenant, PLUGIN, "", None, 100).await?, ["a", "b", "c"]);
+        assert_eq!(world.store.state_bytes(tenant).await?, 6);
+    }
+    // What has gone by its time comes again as well, under the same key of another plugin's as before.
+    world.write(tenant, PluginId(2), &[("a", Some("other"))]).await?;
+    let mut commit = world.commit(tenant).await?;
+    commit.writes = vec![StateWrite { expires: Some(at(10)), ..write(PLUGIN, "a", Some("short")) }];
+    world.done(commit).await?;
+    assert_eq!(world.store.host_expire_state(at(10), 100).await?, 1);
+    assert_eq!(version(world, tenant, "a").await?, None);
+    let last = world.write(tenant, PLUGIN, &[("a", Some("again"))]).await?;
+    assert_eq!(version(world, tenant, "a").await?, Some(last));
+    let other = world.store.state(tenant, PluginId(2), "a").await?.expect("because it was written");
+    assert_eq!(other.value, "other");
     Ok(())
 }
 

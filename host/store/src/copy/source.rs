@@ -66,6 +66,7 @@ impl Source {
     pub(super) async fn highest(&mut self) -> Result<Highest> {
         let sql = "SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(seq) FROM deliveries), 0),
                               coalesce((SELECT max(number) FROM runs), 0), coalesce((SELECT max(version) FROM state), 0),
+                              (SELECT count(*) FROM state),
                               coalesce((SELECT max(max(head, number)) FROM progress), 0)),
                           coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tenants'), 0),
                           coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'plugins'), 0),

@@ -55,6 +55,9 @@ const fn uuid(name: &'static str) -> Column {
 
 const SHARD: Column = column("shard", Kind::Shard);
 const REASON: Column = column("reason", Kind::Said);
+/// What a key of state and its value have in common. In SQLite they are one row.
+const SLOT: Column =
+    Column { name: "slot", source: "row_number() OVER (ORDER BY tenant, plugin, key)", kind: Kind::Int };
 
 /// A table of the target.
 #[derive(Debug)]
@@ -212,10 +215,16 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[int("tenant"), text("name"), int("version"), blob("sealed"), int("updated")],
     },
     Table {
-        name: "state",
+        name: "state_keys",
         source: "state",
         named_by: 3,
-        columns: &[int("tenant"), int("plugin"), text("key"), blob("value"), int("version"), int("expires")],
+        columns: &[int("tenant"), int("plugin"), text("key"), SLOT],
+    },
+    Table {
+        name: "state",
+        source: "state",
+        named_by: 2,
+        columns: &[int("tenant"), SLOT, int("version"), int("expires"), blob("value")],
     },
     Table {
         name: "events",

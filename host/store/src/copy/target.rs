@@ -28,7 +28,7 @@ use crate::copy::value::Value;
 use crate::postgres::check_url;
 
 /// The version of the tables that [`TABLES`] describes.
-const VERSION: i64 = 17;
+const VERSION: i64 = 18;
 
 /// A server that takes longer to let a client in is not there.
 const CONNECT: Duration = Duration::from_secs(5);

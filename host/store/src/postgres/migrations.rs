@@ -40,6 +40,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (15, "passed", include_str!("../../../../migrations/postgres/0015_passed.sql")),
     (16, "in_vain", include_str!("../../../../migrations/postgres/0016_in_vain.sql")),
     (17, "long_company", include_str!("../../../../migrations/postgres/0017_long_company.sql")),
+    (18, "state_keys", include_str!("../../../../migrations/postgres/0018_state_keys.sql")),
 ];
 
 /// Where everything of ours is.

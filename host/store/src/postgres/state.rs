@@ -39,15 +39,10 @@ impl State for Postgres {
     }
 
     async fn state_bytes(&self, tenant: TenantId) -> Result<u64> {
-        let sql =
-            "SELECT coalesce(sum(octet_length(key) + octet_length(value)), 0)::BIGINT FROM state WHERE tenant = $1";
-        let rows = self.read(tenant, sql, |args| _ = args.int(tenant.0)).await?;
-        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+        self.count("SELECT state_bytes($1)", |args| _ = args.int(tenant.0)).await
     }
 
     async fn host_expire_state(&self, now: Timestamp, limit: u32) -> Result<u64> {
-        let sql = "SELECT expire_state($1, $2)";
-        let rows = self.call(sql, |args| _ = args.int(now.0).int(i64::from(limit))).await?;
-        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
+        self.count("SELECT expire_state($1, $2)", |args| _ = args.int(now.0).int(i64::from(limit))).await
     }
 }

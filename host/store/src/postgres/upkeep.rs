@@ -84,8 +84,8 @@ impl Upkeep for Postgres {
 }
 
 impl Postgres {
-    /// A call that says how many rows it changed, and that may take its time.
-    async fn count(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
+    /// A call that answers with a number, and that may take its time.
+    pub(super) async fn count(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
         let mut args = Args::default();
         bind(&mut args);
         let rows = self.0.sessions.take(PATIENT).await?.fetch(sql, args).await?;

@@ -33,6 +33,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (15, "passed", include_str!("../../../../migrations/sqlite/0015_passed.sql")),
     (16, "in_vain", include_str!("../../../../migrations/sqlite/0016_in_vain.sql")),
     (17, "long_company", include_str!("../../../../migrations/sqlite/0017_long_company.sql")),
+    (18, "state_keys", include_str!("../../../../migrations/sqlite/0018_state_keys.sql")),
 ];
 
 /// Brings the tables up to date. Refuses tables that a newer program made.

@@ -1,0 +1,1 @@
+-- SQLite replaces a value where it is: nothing of the tables changes.
