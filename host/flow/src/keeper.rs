@@ -1,8 +1,9 @@
 //! The keeper: holds this node's share of the shards, wakes what sleeps (retries, timers, what other nodes appended),
 //! and tidies up.
 //!
-//! Every node takes an even share: the shards divided by the nodes that are at work, rounded up. Who has more hands the
-//! rest over, once no batch is under way there; who has less takes what is free. A node that is gone is noticed when its
+//! Every node takes an even share: the shards divided by the nodes that are at work, and of what is left over the first
+//! ones by name have one more each. Who has more hands the rest over, once no batch is under way there; who has less takes
+//! what is free. A node that is gone is noticed when its
 //! leases have run out; one that is stopped and goes on later finds its commits fenced.
 //!
 //! What is too old goes, too, see [`retention`].
@@ -121,9 +122,11 @@ impl Keeper {
         let mut nodes = self.store.host_nodes().await?;
         if !nodes.contains(node) {
             nodes.push(node.clone());
+            nodes.sort_unstable();
         }
-        let nodes = u16::try_from(nodes.len()).unwrap_or(u16::MAX);
-        let share = self.store.host_shards().div_ceil(nodes);
+        let place = nodes.iter().position(|other| other == node).unwrap_or_default();
+        let share = share(self.store.host_shards(), nodes.len(), place);
+        let nodes = nodes.len();
         // From before it was asked for, so that it never counts longer here than there.
         let until = Instant::now() + self.options.lease;
         let mut held = self.store.host_acquire(node, self.options.lease, share).await?;
@@ -269,6 +272,13 @@ impl Keeper {
     }
 }
 
+/// How many of the shards the node at this place among so many has.
+fn share(shards: u16, nodes: usize, place: usize) -> u16 {
+    let (shards, nodes) = (usize::from(shards), nodes.max(1));
+    let share = shards / nodes + usize::from(place < shards % nodes);
+    u16::try_from(share).unwrap_or(u16::MAX)
+}
+
 /// How long nobody looks after a look that took so long.
 fn rest(took: Duration) -> Duration {
     if took < SLOW { Duration::ZERO } else { (took * REST).min(REST_MAX) }
@@ -277,6 +287,19 @@ fn rest(took: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_differ_by_one_at_most_and_are_all_there_are() {
+        for nodes in 1..=60 {
+            let shares: Vec<u16> = (0..nodes).map(|place| share(48, nodes, place)).collect();
+            assert_eq!(shares.iter().sum::<u16>(), 48, "{nodes} nodes");
+            assert!(
+                shares[0] - shares[nodes - 1] <= 1 && shares.is_sorted_by(|a, b| a >= b),
+                "{nodes} nodes: {shares:?}"
+            );
+        }
+        assert_eq!((share(48, 3, 2), share(48, 9, 8), share(1, 2, 1)), (16, 5, 0));
+    }
 
     #[test]
     fn slow_looks_are_made_less_often_but_never_much_later() {

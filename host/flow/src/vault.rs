@@ -124,7 +124,9 @@ impl Kek {
         Ok(Self(bytes))
     }
 
-    fn fingerprint(&self) -> [u8; FINGERPRINT_BYTES] {
+    /// What tells this key from others, and nothing of the key itself.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; FINGERPRINT_BYTES] {
         let hash = blake3::derive_key(FINGERPRINT_CONTEXT, self.0.expose_secret());
         let mut fingerprint = [0; FINGERPRINT_BYTES];
         fingerprint.copy_from_slice(&hash[..FINGERPRINT_BYTES]);

@@ -117,7 +117,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
     };
     let secrets = Secrets::read(&config, &store).await?;
     let sandbox = open_sandbox(&config, secrets.artefacts).await?;
-    let vault = Arc::new(Vault::new(Kek::load_or_create(&config.keys_dir.join("kek"))?));
+    let vault = Arc::new(Vault::new(kek(&config.keys_dir, &store).await?));
     let outlets = outlets(&config, address)?;
     let transport = transport(&config, &secrets, shared)?;
     let shared_quotas = shared_quotas(&config, &secrets, shared)?;
@@ -288,8 +288,8 @@ impl Secrets {
         let mark = blake3::derive_key("bulkhead 2026 data folder mark", &pepper);
         if store.host_value_or("data_folder", &mark).await? != mark {
             bail!(
-                "the keys in {} do not belong to this store: tenants' keys and secrets would not work; give the \
-                 folder that the store was made with (--data-dir, or keys_dir), copied from another node or a backup",
+                "the file `pepper` in {} does not belong to this store: tenants' keys and secrets would not work; give \
+                 the folder that the store was made with (--data-dir, or keys_dir), copied from another node or a backup",
                 folder.display()
             );
         }
@@ -297,6 +297,29 @@ impl Secrets {
         let cursors = of_store(store, "cursor_secret").await?;
         Ok(Self { pepper, artefacts, effects, cursors })
     }
+}
+
+/// Tenants' secrets are sealed under it. A node with another one would open none, and seal what nobody else opens.
+async fn kek(folder: &Path, store: &Store) -> anyhow::Result<Kek> {
+    let file = folder.join("kek");
+    let marked = store.host_value("kek").await?;
+    let wrong = |what| {
+        anyhow::anyhow!(
+            "the file `kek` in {} {what}: tenants' secrets would not open; copy it from another node or a backup; if it \
+             is lost, docs/operations.md says what to do (What is where)",
+            folder.display()
+        )
+    };
+    // Nothing is made that somebody could take for the right one.
+    if marked.is_some() && !file.exists() {
+        return Err(wrong("is missing"));
+    }
+    let kek = Kek::load_or_create(&file)?;
+    let mark = kek.fingerprint();
+    if store.host_value_or("kek", &mark).await? != mark {
+        return Err(wrong("does not belong to this store"));
+    }
+    Ok(kek)
 }
 
 async fn of_store(store: &Store, name: &str) -> anyhow::Result<[u8; 32]> {

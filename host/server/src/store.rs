@@ -41,14 +41,14 @@ impl Opened {
             config::Store::Sqlite(path) => sqlite(path, config.synchronous).await.map(Self::Sqlite),
             config::Store::Postgres { url, owner, connections } => {
                 if let Some(owner) = owner {
-                    migrate(owner, url, SHARDS).await?;
+                    migrate(owner, url, SHARDS, log).await?;
                 }
                 let options = postgres::Options {
                     node: node.to_owned(),
                     connections: *connections,
                     ..postgres::Options::new(url.expose_secret())
                 };
-                let opened = patiently(|| Postgres::open(options.clone())).await;
+                let opened = patiently(log, || Postgres::open(options.clone())).await;
                 opened.map(Self::Postgres).context("the store cannot be opened")
             }
         }
@@ -76,9 +76,14 @@ impl Opened {
     }
 }
 
-/// Makes the tables on Postgres, or brings them up to date.
-pub async fn migrate(owner: &SecretString, host: &SecretString, shards: u16) -> anyhow::Result<()> {
-    let made = patiently(|| postgres::migrate(owner.expose_secret(), host.expose_secret(), shards)).await;
+/// Makes the tables on Postgres, or brings them up to date. `tell` hears why it has to be begun again.
+pub async fn migrate(
+    owner: &SecretString,
+    host: &SecretString,
+    shards: u16,
+    tell: impl Fn(&str),
+) -> anyhow::Result<()> {
+    let made = patiently(tell, || postgres::migrate(owner.expose_secret(), host.expose_secret(), shards)).await;
     made.context("the store's tables cannot be brought up to date")
 }
 
@@ -91,8 +96,13 @@ async fn sqlite(path: &Path, synchronous: config::Synchronous) -> anyhow::Result
     Sqlite::open(options).await.with_context(|| format!("the store {} cannot be opened", path.display()))
 }
 
+fn log(told: &str) {
+    tracing::warn!("{told}");
+}
+
 /// A server that cannot be reached may be starting: it is asked again for a while.
 async fn patiently<T, F: Future<Output = bulkhead_store::Result<T>>>(
+    tell: impl Fn(&str),
     mut ask: impl FnMut() -> F,
 ) -> bulkhead_store::Result<T> {
     let began = Instant::now();
@@ -100,7 +110,7 @@ async fn patiently<T, F: Future<Output = bulkhead_store::Result<T>>>(
     loop {
         match ask().await {
             Err(Error::Unavailable { reason, source: Some(cause) }) if began.elapsed() < PATIENCE => {
-                tracing::warn!(%cause, "{reason}; asking again");
+                tell(&format!("{reason}: {cause}; asking again"));
                 tokio::time::sleep(between).await;
                 between = (between * 2).min(BETWEEN_LAST);
             }

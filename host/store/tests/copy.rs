@@ -569,8 +569,8 @@ async fn a_row_that_changed_behind_its_back_is_found() {
     let mut wrong = Vec::new();
     for (table, change) in [
         (
-            "state",
-            "UPDATE bulkhead.state v SET value = 'x' FROM bulkhead.state_keys k
+            "state_values",
+            "UPDATE bulkhead.state_values v SET value = 'x' FROM bulkhead.state_keys k
              WHERE k.slot = v.slot AND k.key = 'word' AND k.tenant = 1",
         ),
         ("state_keys", "UPDATE bulkhead.state_keys SET key = 'words' WHERE key = 'word' AND tenant = 1"),

@@ -107,17 +107,23 @@ async fn a_table_that_was_forgotten_is_found() {
     let store = server.connect().await;
     for (mistake, found) in [
         ("CREATE TABLE loose (tenant BIGINT)", "loose: row-level security is not enabled"),
-        ("CREATE VIEW seen AS SELECT * FROM state", "seen: row-level security is not enabled"),
-        ("ALTER TABLE state DISABLE ROW LEVEL SECURITY", "state: row-level security is not enabled"),
-        ("ALTER TABLE state NO FORCE ROW LEVEL SECURITY", "state: row-level security is not forced"),
+        ("CREATE VIEW seen AS SELECT * FROM state_values", "seen: row-level security is not enabled"),
+        ("ALTER TABLE state_values DISABLE ROW LEVEL SECURITY", "state_values: row-level security is not enabled"),
+        ("ALTER TABLE state_values NO FORCE ROW LEVEL SECURITY", "state_values: row-level security is not forced"),
         ("ALTER TABLE events_1 NO FORCE ROW LEVEL SECURITY", "events_1: row-level security is not forced"),
         ("DROP POLICY own ON tenants", "tenants: no policy for the host"),
         (
-            "CREATE POLICY open ON state FOR SELECT TO bulkhead_host USING (true)",
-            "state: a policy for the host that is not the tenant's own",
+            "CREATE POLICY open ON state_values FOR SELECT TO bulkhead_host USING (true)",
+            "state_values: a policy for the host that is not the tenant's own",
         ),
-        ("ALTER POLICY verbs ON state TO PUBLIC", "state: a policy for the host that is not the tenant's own"),
-        ("ALTER POLICY own ON state WITH CHECK (true)", "state: a policy for the host that is not the tenant's own"),
+        (
+            "ALTER POLICY verbs ON state_values TO PUBLIC",
+            "state_values: a policy for the host that is not the tenant's own",
+        ),
+        (
+            "ALTER POLICY own ON state_values WITH CHECK (true)",
+            "state_values: a policy for the host that is not the tenant's own",
+        ),
         ("GRANT SELECT ON events_0 TO bulkhead_host", "events_0: a segment that the host may reach"),
         ("CREATE POLICY open ON runs_0 USING (true)", "runs_0: a segment that the host may reach"),
     ] {
@@ -187,21 +193,21 @@ async fn the_hosts_role_cannot_become_more() {
         "CREATE SCHEMA mine",
         "CREATE EXTENSION dblink",
         "CREATE LANGUAGE plperlu",
-        "CREATE TRIGGER mine BEFORE INSERT ON bulkhead.state EXECUTE FUNCTION bulkhead.this_tenant()",
-        "ALTER TABLE bulkhead.state DISABLE ROW LEVEL SECURITY",
-        "ALTER TABLE bulkhead.state NO FORCE ROW LEVEL SECURITY",
-        "ALTER TABLE bulkhead.state OWNER TO bulkhead_host",
-        "DROP POLICY own ON bulkhead.state",
-        "ALTER POLICY own ON bulkhead.state USING (true)",
-        "CREATE POLICY mine ON bulkhead.state USING (true)",
-        "DROP TABLE bulkhead.state",
+        "CREATE TRIGGER mine BEFORE INSERT ON bulkhead.state_values EXECUTE FUNCTION bulkhead.this_tenant()",
+        "ALTER TABLE bulkhead.state_values DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE bulkhead.state_values NO FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE bulkhead.state_values OWNER TO bulkhead_host",
+        "DROP POLICY own ON bulkhead.state_values",
+        "ALTER POLICY own ON bulkhead.state_values USING (true)",
+        "CREATE POLICY mine ON bulkhead.state_values USING (true)",
+        "DROP TABLE bulkhead.state_values",
         "DROP SCHEMA bulkhead CASCADE",
         "DROP FUNCTION bulkhead.this_tenant() CASCADE",
-        "TRUNCATE bulkhead.state",
+        "TRUNCATE bulkhead.state_values",
         "ALTER FUNCTION bulkhead.backlog(BIGINT, BIGINT[]) RESET ALL",
         "ALTER SEQUENCE bulkhead.numbers RESTART",
         "SELECT setval('bulkhead.numbers', 1)",
-        "SELECT bulkhead.guard('bulkhead.state')",
+        "SELECT bulkhead.guard('bulkhead.state_values')",
         "SELECT bulkhead.admit('bulkhead_host')",
         "TABLE bulkhead.host_values",
         "TABLE bulkhead.blobs",
@@ -218,11 +224,11 @@ async fn the_hosts_role_cannot_become_more() {
         "UPDATE bulkhead.runs SET code = ''",
         "DELETE FROM bulkhead.runs",
         "DELETE FROM bulkhead._sqlx_migrations",
-        "COPY bulkhead.state TO PROGRAM 'cat'",
-        "COPY bulkhead.state TO '/tmp/bulkhead_state'",
-        "COPY bulkhead.state FROM '/etc/passwd'",
+        "COPY bulkhead.state_values TO PROGRAM 'cat'",
+        "COPY bulkhead.state_values TO '/tmp/bulkhead_state'",
+        "COPY bulkhead.state_values FROM '/etc/passwd'",
         "SELECT pg_read_file('/etc/passwd')",
-        "SELECT pg_read_binary_file(pg_relation_filepath('bulkhead.state'))",
+        "SELECT pg_read_binary_file(pg_relation_filepath('bulkhead.state_values'))",
         "SELECT pg_ls_dir('base')",
         "SELECT lo_import('/etc/passwd')",
         "SELECT lo_export(1, '/tmp/bulkhead_object')",
@@ -344,7 +350,7 @@ async fn hostile_statements_in_another_tenants_context_get_nothing() {
     // A value of its own that expires in the victim's slot does not take the victim's key along.
     for slot in ask(&server, &format!("SELECT slot FROM bulkhead.state_keys WHERE tenant = {};", victim.0)) {
         let value = format!(
-            "INSERT INTO state (slot, version, tenant, expires, value) VALUES ({slot}, 0, {}, 0, '')",
+            "INSERT INTO state_values (slot, version, tenant, expires, value) VALUES ({slot}, 0, {}, 0, '')",
             attacker.0
         );
         assert_eq!(attempt(&mut host, &value).await, Ok(1), "slot {slot}");
@@ -389,10 +395,14 @@ async fn functions_called_with_another_tenants_id_find_nothing() {
     // The context lasts as long as the transaction, and is none that a value can name.
     let mut fresh = session(&server, "").await;
     run(&mut fresh, &format!("BEGIN; SELECT be_tenant({whose}); COMMIT")).await;
-    assert_eq!(attempt(&mut fresh, "SELECT 1 FROM state").await, Ok(0), "the context ended with its transaction");
+    assert_eq!(
+        attempt(&mut fresh, "SELECT 1 FROM state_values").await,
+        Ok(0),
+        "the context ended with its transaction"
+    );
     for nonsense in ["victim", "1 OR true", "0x1", "*", "9223372036854775808"] {
         let mut host = session(&server, nonsense).await;
-        let refused = attempt(&mut host, "SELECT 1 FROM state").await;
+        let refused = attempt(&mut host, "SELECT 1 FROM state_values").await;
         assert!(refused.is_err(), "{nonsense}: {refused:?}");
     }
     store.close().await;
@@ -409,12 +419,12 @@ async fn hostile_values_are_values() {
     let huge = "x'".repeat(1 << 10);
     let hostile = [
         "'",
-        "''; DROP TABLE bulkhead.state; --",
+        "''; DROP TABLE bulkhead.state_values; --",
         "'); SELECT set_config('bulkhead.tenant', '2', false); --",
         "\"; RESET ALL; --",
-        "\\'; TRUNCATE state; --",
+        "\\'; TRUNCATE state_values; --",
         "$1",
-        "$$; DELETE FROM state; $$",
+        "$$; DELETE FROM state_values; $$",
         "%I %L %s %1$s",
         "%",
         "_%",

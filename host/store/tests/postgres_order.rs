@@ -36,6 +36,7 @@ use bulkhead_store::work::Committed;
 use bulkhead_store::work::UnfinishedChange;
 use bulkhead_store::work::Waiting;
 use bulkhead_store::work::Work as _;
+use bytes::Bytes;
 use postgres::ALL;
 use postgres::LEASE;
 use postgres::LONG;
@@ -468,9 +469,9 @@ async fn what_is_being_written_does_not_expire_meanwhile() {
     let (a, b) = (tenant(&slow, "a").await, tenant(&slow, "b").await);
     let fences = slow.host_acquire("slow", LEASE, u16::MAX).await.expect("because nobody else is there");
     let fence = |tenant| fences.iter().find(|(shard, _)| *shard == home(tenant)).expect("because all are held").1;
-    let writing = async |tenant, value: &'static str, expires| {
+    let writing = async |tenant, value: Option<&'static str>, expires| {
         let batch = slow.read_batch(tenant, home(tenant), NOW, ALL).await.expect("because the store answers");
-        let write = StateWrite { plugin: PluginId(1), key: "key".into(), value: Some(value.into()), expires };
+        let write = StateWrite { plugin: PluginId(1), key: "key".into(), value: value.map(Bytes::from), expires };
         Commit { writes: vec![write], ..commit_of(tenant, fence(tenant), &batch) }
     };
     let held = async |tenant| {
@@ -479,10 +480,10 @@ async fn what_is_being_written_does_not_expire_meanwhile() {
         (held.map(|held| held.value), keys)
     };
     for tenant in [a, b] {
-        let old = writing(tenant, "old", Some(EXPIRED)).await;
+        let old = writing(tenant, Some("old"), Some(EXPIRED)).await;
         slow.commit(old).await.expect("because the store answers");
     }
-    let new = writing(a, "new", Some(EXPIRED)).await;
+    let new = writing(a, Some("new"), Some(EXPIRED)).await;
     server.owner(&[HOLD, LAST_GATE].concat());
     let mut gate = bare(server.database.owner_url()).await;
     run(&mut gate, "SELECT pg_advisory_lock(7)").await;
@@ -500,23 +501,34 @@ async fn what_is_being_written_does_not_expire_meanwhile() {
     assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
     assert_eq!(held(a).await, (Some("new".into()), vec!["key".to_owned()]));
 
-    // And the other way round: the commit finds the value, and waits for who takes it away.
-    let newest = writing(a, "newest", None).await;
-    run(&mut gate, "BEGIN").await;
-    run(&mut gate, "SELECT bulkhead.expire_state(2, 100)").await;
-    let commit = committing(newest);
-    until("the commit behind it", || async { waiting(&server) == 1 }).await;
-    run(&mut gate, "COMMIT").await;
-    let committed = commit.await.expect("because it does not panic").expect("because the store answers");
-    assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
-    assert_eq!(held(a).await, (Some("newest".into()), vec!["key".to_owned()]));
+    // And the other way round: the commit finds the value, and waits for who takes it away, or does not after all.
+    for (end, value) in [("COMMIT", Some("a")), ("ROLLBACK", Some("b")), ("COMMIT", None), ("ROLLBACK", None)] {
+        let short = writing(a, Some("short"), Some(EXPIRED)).await;
+        slow.commit(short).await.expect("because the store answers");
+        let newest = writing(a, value, None).await;
+        run(&mut gate, "BEGIN").await;
+        run(&mut gate, "SELECT bulkhead.expire_state(2, 100)").await;
+        let commit = committing(newest);
+        until("the commit behind it", || async { waiting(&server) == 1 }).await;
+        run(&mut gate, end).await;
+        let committed = commit.await.expect("because it does not panic").expect("because the store answers");
+        assert!(matches!(committed, Committed::Done { .. }), "{committed:?}");
+        let keys = value.map(|_| "key".to_owned()).into_iter().collect();
+        assert_eq!(held(a).await, (value.map(Bytes::from), keys), "{end}, {value:?}");
+        let alone = "SELECT count(*) FROM bulkhead.state_keys k FULL JOIN bulkhead.state_values v USING (slot, tenant)
+                     WHERE k.key IS NULL OR v.value IS NULL;";
+        assert_eq!(server.owner(alone), "0", "no value without a key, no key without a value");
+    }
     slow.close().await;
     quick.close().await;
 }
 
 /// What a stranger may have left open beside us.
 const STRANGERS: [(&str, &str); 4] = [
-    ("a snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bulkhead.events, bulkhead.state"),
+    (
+        "a snapshot",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bulkhead.events, bulkhead.state_values",
+    ),
     ("a lock on a table", "BEGIN; LOCK TABLE public.strange IN ACCESS EXCLUSIVE MODE"),
     ("a write", "BEGIN; INSERT INTO public.strange VALUES (2); SELECT txid_current()"),
     (

@@ -32,7 +32,7 @@ const TABLES: [&str; 12] = [
     "plugin_history",
     "rule_sets",
     "sinks",
-    "state",
+    "state_values",
     "events",
     "runs",
     "unfinished",
@@ -143,15 +143,21 @@ async fn a_store_moves_to_postgres_and_the_new_host_goes_on_with_its_work() -> R
     let copy = ["copy", "--from", &from, "-o", "json"];
     let says = refused(&database, &copy).await?;
     assert!(says.contains("has no tables") && says.contains("bulkhead store migrate"), "{says}");
+    let planned = said(&done(&database, &["migrate", "--plan"]).await?);
+    assert!(planned.contains("there are no tables: they would be made"), "{planned}");
+    let says = refused(&database, &copy).await?;
+    assert!(says.contains("has no tables"), "{says}");
     let made = said(&done(&database, &["migrate"]).await?);
     assert!(made.contains("tables made") && made.contains("48 shards"), "{made}");
+    let planned = said(&done(&database, &["migrate", "--plan"]).await?);
+    assert!(planned.contains("tables are up to date"), "{planned}");
 
     let copied = done(&database, &copy).await?;
     let compared: Vec<Value> = serde_json::from_slice(&copied.stdout)?;
     assert!(compared.iter().all(|table| table["digests"] == "equal"), "{compared:?}");
     for table in TABLES {
         let line = compared.iter().find(|line| line["what"] == table).with_context(|| format!("no {table}"))?;
-        let (here, there) = (rows(&file, table)?, copied_rows(&database, table)?);
+        let (here, there) = (rows(&file, table.trim_end_matches("_values"))?, copied_rows(&database, table)?);
         assert_eq!((&line["source"], &line["target"], here), (&json!(here), &json!(there), there), "{table}");
         assert!(there > 0, "{table}");
     }
@@ -194,11 +200,39 @@ async fn a_newer_programs_tables_are_refused_and_stay_as_they_are() -> Result<()
         "INSERT INTO bulkhead._sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'of the future', true, '', 0);",
     )?;
-    for words in [&["copy", "--from", &from][..], &["migrate"]] {
+    for words in [&["copy", "--from", &from][..], &["migrate"], &["migrate", "--plan"]] {
         let says = refused(&database, words).await?;
         assert!(says.contains("version 9999"), "{says}");
         assert!(!says.contains(" at line "), "{says}");
     }
     assert_eq!(copied_rows(&database, "tenants")?, 0);
+    Ok(())
+}
+
+/// Whoever forgets one of the two files when a node is set up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_not_opened_with_keys_that_are_not_its_own() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut host = Host::start(folder.path()).await?;
+    host.tenant("acme").await?;
+    assert_eq!(host.terminate().await?, Some(0));
+    for (name, says) in
+        [("kek", "tenants' secrets would not open"), ("pepper", "tenants' keys and secrets would not work")]
+    {
+        let file = folder.path().join("data").join(name);
+        let kept = std::fs::read(&file)?;
+        std::fs::remove_file(&file)?;
+        assert!(host.restart().await.is_err(), "without its {name}");
+        assert!(host.log()?.contains(says), "{}", host.log()?);
+        // What is not there is made; what would be made in vain is not.
+        assert_eq!(file.exists(), name == "pepper");
+        if file.exists() {
+            std::fs::remove_file(&file)?;
+        }
+        std::fs::write(&file, kept)?;
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o400))?;
+        host.restart().await?;
+        assert_eq!(host.terminate().await?, Some(0));
+    }
     Ok(())
 }

@@ -69,7 +69,7 @@ fn message(records: impl Iterator<Item = (u8, i64, u16)>) -> Vec<u8> {
 
 /// Rows of tenants that are not there.
 fn strays(cluster: &Cluster) -> Result<String> {
-    let tables = ["progress", "lanes", "events", "runs", "unfinished", "state", "deliveries", "timers", "usage"];
+    let tables = ["progress", "lanes", "events", "runs", "unfinished", "state_keys", "deliveries", "timers", "usage"];
     let tenants = tables.map(|table| format!("SELECT tenant FROM {table}")).join(" UNION ALL ");
     let sql = format!("SELECT count(*) FROM ({tenants}) AS found WHERE tenant NOT IN (SELECT id FROM tenants)");
     cluster.ask(&sql)?.pop().context("no count")

@@ -21,13 +21,19 @@ pub struct Retry {
 }
 
 impl Default for Retry {
-    /// About three hours in eight attempts: a receiver's bad afternoon, not its bad week.
+    /// Eight attempts in 9 to 18 minutes: a run that fails for longer is something to look at, and others may wait for it.
     fn default() -> Self {
         Self { attempts: 8, first: Duration::from_secs(1), factor_percent: 300, max: Duration::from_secs(3_600) }
     }
 }
 
 impl Retry {
+    /// For deliveries: twelve attempts in 2 to 4 hours, a receiver's bad afternoon, not its bad week.
+    #[must_use]
+    pub fn of_deliveries() -> Self {
+        Self { attempts: 12, ..Self::default() }
+    }
+
     /// The wait after `made` attempts, or none if they are used up.
     ///
     /// Between 50 % and 100 % of the schedule's wait ("equal jitter"), by a hash of `seed` and `made`: spread over
@@ -52,6 +58,17 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delivery_is_tried_for_hours_and_a_run_for_minutes() {
+        for (retry, least, most) in [(Retry::default(), 9, 19), (Retry::of_deliveries(), 117, 235)] {
+            for seed in 0..100_u8 {
+                let waits = (1..retry.attempts).map(|made| retry.wait(made, &[seed]).expect("because one is left"));
+                let all: Duration = waits.sum();
+                assert!((least * 60..most * 60).contains(&all.as_secs()), "{all:?}");
+            }
+        }
+    }
 
     #[test]
     fn waits_grow_to_the_maximum_and_end() {

@@ -122,7 +122,7 @@ fn settle(attempt: Attempt, due: &DueDelivery, sink: &ResolvedSink, now: Timesta
 
 /// After a panic of ours: as if the attempt had failed, so that it neither is lost nor loops.
 pub(super) fn panicked(due: &DueDelivery, now: Timestamp) -> Settlement {
-    let retry = bulkhead_domain::policy::retry::Retry::default();
+    let retry = bulkhead_domain::policy::retry::Retry::of_deliveries();
     let made = due.attempts.saturating_add(1);
     let settled = match retry.wait(made, due.delivery.id.as_bytes()) {
         Some(wait) => Settled::Retry(now.after(wait)),

@@ -128,7 +128,7 @@ impl SinkSpec {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Webhook(webhook) => webhook.retry.clone(),
-            Self::File(_) | Self::RedisStream(_) | Self::RedisChannel(_) | Self::Log(_) => Retry::default(),
+            Self::File(_) | Self::RedisStream(_) | Self::RedisChannel(_) | Self::Log(_) => Retry::of_deliveries(),
         }
     }
 

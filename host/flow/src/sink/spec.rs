@@ -95,7 +95,7 @@ const ATTEMPTS_MAX: u32 = 50;
 const FIRST_MIN: Duration = Duration::from_millis(10);
 const WAIT_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// `{ attempts, first, factor, max }`, each with the default of rules.
+/// `{ attempts, first, factor, max }`, each with the default of deliveries.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetry {
@@ -107,7 +107,7 @@ pub(super) struct RawRetry {
 
 impl RawRetry {
     pub(super) fn check(self) -> Result<Retry, SpecError> {
-        let mut retry = Retry::default();
+        let mut retry = Retry::of_deliveries();
         if let Some(attempts) = self.attempts {
             if !(1..=ATTEMPTS_MAX).contains(&attempts) {
                 return Err(SpecError::new("retry.attempts", format!("must be from 1 to {ATTEMPTS_MAX}")));
@@ -203,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn retry_has_bounds_and_the_defaults_of_rules() {
+    fn retry_has_bounds_and_the_defaults_of_deliveries() {
         let parse = |retry: Value| SinkSpec::parse(&json!({"kind": "webhook", "url": "x", "retry": retry}));
-        assert_eq!(parse(json!({})).expect("because all is optional").retry(), Retry::default());
+        assert_eq!(parse(json!({})).expect("because all is optional").retry(), Retry::of_deliveries());
         let retry = parse(json!({"attempts": 3, "first": "2s", "factor": 1.5, "max": "1m"}));
         let expected =
             Retry { attempts: 3, first: Duration::from_secs(2), factor_percent: 150, max: Duration::from_secs(60) };

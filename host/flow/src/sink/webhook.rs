@@ -132,7 +132,7 @@ pub(super) fn parse(fields: Map<String, Value>) -> Result<Webhook, SpecError> {
         signed_with,
         headers: headers(raw.headers)?,
         timeout,
-        retry: raw.retry.map(RawRetry::check).transpose()?.unwrap_or_default(),
+        retry: raw.retry.map(RawRetry::check).transpose()?.unwrap_or_else(Retry::of_deliveries),
         concurrency,
     })
 }

@@ -169,6 +169,9 @@ impl Inner {
                         () = left => Ok(()),
                     };
                     slot.set_running(None);
+                    if !self.is_here(slot) {
+                        forget(&slot.spec);
+                    }
                     if began.elapsed() >= WELL {
                         backoff.reset();
                     }
@@ -206,5 +209,16 @@ impl Inner {
                 Ok(Made { status: source.status(), run: Box::pin(source.run(until)), leave })
             }
         }
+    }
+}
+
+/// What waits in a source is told by the node that reads it.
+fn forget(spec: &Spec) {
+    let own = match spec {
+        Spec::RedisStream { .. } => "bulkhead_source_pending",
+        Spec::Outbox(_) => "bulkhead_source_waiting_tenants",
+    };
+    for what in ["bulkhead_source_backlog", "bulkhead_source_oldest_seconds", own] {
+        metrics::gauge!(what, "source" => spec.name().to_owned()).set(0.0);
     }
 }

@@ -97,8 +97,8 @@ async fn show(State(api): State<Api>, caller: Caller<Read>, Path(name): Path<Str
     Ok(Json(Sink::new(&api, &caller, row)))
 }
 
-/// Adds or replaces a sink: `{"kind": "webhook", "url": …}` or `{"kind": "file", "path": …}`. Deliveries that wait for it go
-/// to what it is then.
+/// Adds or replaces a sink: an object with its `kind`, which is `webhook` (and `url`), `file` (`path`), `redis-stream`
+/// (`stream`), `redis-channel` (`channel`) or `log`. Deliveries that wait for it go to what it is then.
 #[utoipa::path(
     put, path = "/v1/sinks/{name}", tag = "sinks", summary = "Add or replace a sink", request_body = Object,
     params(("name" = String, Path, description = "The sink's name")),

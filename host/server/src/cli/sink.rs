@@ -23,6 +23,7 @@ use crate::cli::value::at;
 const EXAMPLES: &str = "Examples:
   bulkhead secret set crm-signing < secret.txt
   bulkhead sink set crm --webhook https://crm.example.com/hooks --secret crm-signing
+  bulkhead sink set orders --redis-stream orders
   bulkhead sink set crm --file crm.json     # every field, as GET /v1/sinks/crm shows them
   bulkhead sink test crm
   bulkhead sink list";
@@ -30,7 +31,7 @@ const EXAMPLES: &str = "Examples:
 const COLUMNS: &[Column] = &[
     ("NAME", "/name", Cell::Text),
     ("KIND", "/kind|/spec/kind", Cell::Text),
-    ("TO", "/url|/path|/spec/url|/spec/path", Cell::Text),
+    ("TO", "/url|/path|/spec/url|/spec/path|/spec/stream|/spec/channel", Cell::Text),
     ("PENDING", "/pending", Cell::Count),
     ("PARKED", "/parked", Cell::Count),
     ("CIRCUIT", "/circuit", Cell::State),
@@ -97,6 +98,15 @@ struct Set {
     /// Write each delivery to the host's log, where its operator allows that
     #[arg(long, group = "what")]
     to_log: bool,
+    /// Add each delivery to this stream in the operator's Redis, under the tenant's prefix
+    #[arg(long, value_name = "STREAM", group = "what")]
+    redis_stream: Option<String>,
+    /// About so many entries are kept in that stream [default: 10000]
+    #[arg(long, value_name = "ENTRIES", requires = "redis_stream")]
+    maxlen: Option<u64>,
+    /// Publish each delivery on this channel of the operator's Redis, under the tenant's prefix
+    #[arg(long, value_name = "CHANNEL", group = "what")]
+    redis_channel: Option<String>,
     /// Read all fields from a JSON file; - is standard input
     #[arg(short, long, value_name = "FILE", group = "what")]
     file: Option<PathBuf>,
@@ -115,6 +125,16 @@ impl Set {
         }
         if self.to_log {
             return Ok(json!({"kind": "log"}));
+        }
+        if let Some(stream) = &self.redis_stream {
+            let mut spec = json!({"kind": "redis-stream", "stream": stream});
+            if let Some(maxlen) = self.maxlen {
+                spec["maxlen"] = json!(maxlen);
+            }
+            return Ok(spec);
+        }
+        if let Some(channel) = &self.redis_channel {
+            return Ok(json!({"kind": "redis-channel", "channel": channel}));
         }
         let mut spec = json!({"kind": "webhook", "url": self.webhook});
         match self.secrets.as_slice() {
@@ -192,5 +212,11 @@ mod tests {
         let file = Set { to_file: Some("big.ndjson".into()), ..Set::default() };
         let spec = file.spec().await.expect("because a path is all it takes");
         assert_eq!(spec, json!({"kind": "file", "path": "big.ndjson"}));
+        let stream = Set { redis_stream: Some("orders".into()), maxlen: Some(5), ..Set::default() };
+        let spec = stream.spec().await.expect("because a name is all it takes");
+        assert_eq!(spec, json!({"kind": "redis-stream", "stream": "orders", "maxlen": 5}));
+        let channel = Set { redis_channel: Some("live".into()), ..Set::default() };
+        let spec = channel.spec().await.expect("because a name is all it takes");
+        assert_eq!(spec, json!({"kind": "redis-channel", "channel": "live"}));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bulkhead_store::copy;
 use bulkhead_store::copy::Compared;
+use bulkhead_store::postgres::Step;
 use clap::Args;
 use clap::Subcommand;
 use indicatif::ProgressBar;
@@ -30,6 +31,7 @@ use crate::config::Flags;
 use crate::store;
 
 const EXAMPLES: &str = "Examples:
+  bulkhead store migrate --config bulkhead.toml --plan
   bulkhead store migrate --config bulkhead.toml
   bulkhead store copy --from sqlite:bulkhead.db --config bulkhead.toml
   bulkhead store copy --from sqlite:bulkhead.db --config bulkhead.toml --verify-only
@@ -74,6 +76,9 @@ struct Migrate {
     /// How many shards a new store has; one that is there keeps its own
     #[arg(long, value_name = "COUNT", default_value_t = store::SHARDS, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
+    /// Change nothing, only tell what would be done to the tables, and what that asks of nodes at work
+    #[arg(long)]
+    plan: bool,
 }
 
 #[derive(Debug, Args)]
@@ -109,7 +114,13 @@ impl Migrate {
         let (host, owner) = postgres(self.config, self.store, self.store_owner)?;
         // Looked at once, so that a wrong address is not tried for a minute.
         let before = copy::version(owner.expose_secret()).await.map_err(failed)?;
-        store::migrate(&owner, &host, self.shards).await.map_err(|error| Error::chain(&error))?;
+        if self.plan {
+            screen::line(&plan(before)?)?;
+            return screen::note("nothing was changed");
+        }
+        // Whoever waits wants to know for what; if that cannot be shown, it is done all the same.
+        let tell = |told: &str| _ = screen::note(told);
+        store::migrate(&owner, &host, self.shards, tell).await.map_err(|error| Error::chain(&error))?;
         let after = copy::version(owner.expose_secret()).await.map_err(failed)?;
         screen::line(&match before {
             0 => format!("tables made: version {after}, {} shards", self.shards),
@@ -117,6 +128,31 @@ impl Migrate {
             before => format!("tables brought from version {before} to version {after}"),
         })
     }
+}
+
+/// Tells what is to be done with tables of that version.
+fn plan(version: i64) -> Result<String> {
+    let newest = Step::newest();
+    if version > newest {
+        return Err(Error::failed(format!(
+            "the tables have version {version}, made by a newer program; this one knows versions up to {newest}"
+        )));
+    }
+    if version == newest {
+        return Ok(format!("tables are up to date: version {version}"));
+    }
+    if version == 0 {
+        return Ok(format!("there are no tables: they would be made, version {newest}"));
+    }
+    let mut text = format!("tables would be brought from version {version} to version {newest}:\n");
+    for step in Step::after(version) {
+        text.push_str(&format!("\n{} {}\n", step.version, step.name));
+        for line in step.about.lines() {
+            text.push_str(format!("  {}", line.trim_start_matches('-')).trim_end());
+            text.push('\n');
+        }
+    }
+    Ok(text.trim_end().to_owned())
 }
 
 impl Copy {
@@ -217,6 +253,18 @@ mod tests {
             let error = path(wrong).expect_err("because that names no file").render(Paint::plain());
             assert!(error.contains("write sqlite:PATH") && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_plan_tells_each_step_that_is_left() {
+        let text = plan(16).expect("because these tables can be brought up to date");
+        assert!(text.starts_with("tables would be brought from version 16 to version "), "{text}");
+        assert!(text.contains("\n17 long_company\n   What somebody's long transaction keeps"), "{text}");
+        assert!(text.contains("\n18 state_keys\n") && !text.contains("16 in_vain"), "{text}");
+        assert!(plan(0).expect("because tables can be made").contains("would be made"));
+        assert!(plan(Step::newest()).expect("because there is nothing to do").contains("up to date"));
+        let error = plan(Step::newest() + 1).expect_err("because these are not this program's");
+        assert!(error.render(Paint::plain()).contains("made by a newer program"));
     }
 
     #[test]

@@ -58,7 +58,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// What strangers leave open. The second has a number of its own, and so has not ended for anybody.
 const STRANGERS: [&str; 2] = [
-    "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bulkhead.state",
+    "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bulkhead.state_values",
     "BEGIN; CREATE TABLE public.strange (a INT); INSERT INTO public.strange VALUES (1)",
 ];
 

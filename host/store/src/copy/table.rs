@@ -221,7 +221,7 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[int("tenant"), int("plugin"), text("key"), SLOT],
     },
     Table {
-        name: "state",
+        name: "state_values",
         source: "state",
         named_by: 2,
         columns: &[int("tenant"), SLOT, int("version"), int("expires"), blob("value")],

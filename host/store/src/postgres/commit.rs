@@ -167,6 +167,7 @@ fn bind_state(commit: &Commit, args: &mut Args) {
 fn side_by_side(commit: &Commit) -> (Vec<(PluginId, &str, i64)>, Vec<&StateWrite>) {
     let mut of_writes: HashMap<(PluginId, &str), Option<i64>> =
         commit.writes.iter().map(|write| ((write.plugin, write.key.as_str()), None)).collect();
+    debug_assert_eq!(of_writes.len(), commit.writes.len(), "a key is written once a commit");
     let mut others = Vec::new();
     for read in &commit.reads {
         let StateRead::Key { plugin, key, version } = read else { continue };

@@ -125,6 +125,37 @@ pub(super) async fn refuse_newer(conn: &mut PgConnection) -> Result<i64> {
     Ok(found)
 }
 
+/// A step that brings tables up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The version that the tables have afterwards.
+    pub version: i64,
+    /// What it is called.
+    pub name: &'static str,
+    /// What it changes, and what it asks of nodes at work: lines of text.
+    pub about: &'static str,
+}
+
+impl Step {
+    /// The version of tables that nothing is to be done with.
+    #[must_use]
+    pub fn newest() -> i64 {
+        newest()
+    }
+
+    /// What [`migrate`] would do with tables of this version (0: none are there), first things first.
+    pub fn after(version: i64) -> impl Iterator<Item = Self> {
+        let steps = ALL.iter().filter(move |(number, ..)| *number > version);
+        steps.map(|&(version, name, sql)| Self { version, name, about: head(sql) })
+    }
+}
+
+/// The comment that a script begins with.
+fn head(sql: &'static str) -> &'static str {
+    let length = sql.split_inclusive('\n').take_while(|line| line.starts_with("--")).map(str::len).sum();
+    sql[..length].trim_end()
+}
+
 /// The version that this program needs.
 pub(super) fn newest() -> i64 {
     ALL.last().map_or(0, |(number, ..)| *number)
@@ -212,6 +243,15 @@ fn password(url: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_step_says_what_it_is_about() {
+        assert_eq!(Step::after(0).count(), ALL.len());
+        assert_eq!(Step::after(newest()).count(), 0);
+        for step in Step::after(0) {
+            assert!(step.about.len() > 20, "{step:?}");
+        }
+    }
 
     #[test]
     fn a_password_is_read_from_a_url() {

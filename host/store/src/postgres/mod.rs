@@ -71,6 +71,7 @@ use sqlx::postgres::PgRow;
 
 use self::appends::Appends;
 use self::floor::Floor;
+pub use self::migrations::Step;
 pub use self::migrations::migrate;
 pub use self::open::Options;
 pub use self::open::check_url;
