@@ -3,8 +3,8 @@
 //!
 //! Every node takes an even share: the shards divided by the nodes that are at work, and of what is left over the first
 //! ones by name have one more each. Who has more hands the rest over, once no batch is under way there; who has less takes
-//! what is free. A node that is gone is noticed when its
-//! leases have run out; one that is stopped and goes on later finds its commits fenced.
+//! what is free. A node that is gone is noticed when its leases have run out; one that is stopped and goes on later finds
+//! its commits fenced.
 //!
 //! What is too old goes, too, see [`retention`].
 //!

@@ -300,16 +300,12 @@ impl Limiter {
             let due = accounts.iter().map(|(tenant, account)| (*tenant, account.due(now)));
             due.filter(|(_, due)| due.is_any()).take(COUNTS_MAX).collect()
         };
-        // One tenant that cannot be counted keeps no other from being counted; where none can, it is the store.
-        let (mut counted, mut failed) = (false, None);
+        // Tenants that cannot be counted keep no others from being counted.
+        let mut all = Ok(());
         for (tenant, due) in due {
-            match self.count_one(tenant, due).await {
-                Ok(()) => counted = true,
-                Err(error) if counted || failed.is_none() => failed = Some(error),
-                Err(error) => return Err(error),
-            }
+            all = all.and(self.count_one(tenant, due).await);
         }
-        failed.map_or(Ok(()), Err)
+        all
     }
 
     async fn count_one(&self, tenant: TenantId, due: Due) -> bulkhead_store::Result<()> {

@@ -115,14 +115,19 @@ async fn check_encoding(conn: &mut PgConnection) -> Result<()> {
 
 /// Refuses tables that a newer program made. Gives the version of those that are there; 0 if there are none.
 pub(super) async fn refuse_newer(conn: &mut PgConnection) -> Result<i64> {
-    let newest = newest();
     let found = version(conn).await?;
-    if found > newest {
-        return Err(fault::refused(format!(
-            "the store's tables have version {found}, made by a newer program; this one knows versions up to {newest}"
-        )));
-    }
+    check_known(found)?;
     Ok(found)
+}
+
+fn check_known(found: i64) -> Result<()> {
+    let newest = newest();
+    if found <= newest {
+        return Ok(());
+    }
+    Err(fault::refused(format!(
+        "the store's tables have version {found}, made by a newer program; this one knows versions up to {newest}"
+    )))
 }
 
 /// A step that brings tables up to date.
@@ -137,16 +142,12 @@ pub struct Step {
 }
 
 impl Step {
-    /// The version of tables that nothing is to be done with.
-    #[must_use]
-    pub fn newest() -> i64 {
-        newest()
-    }
-
-    /// What [`migrate`] would do with tables of this version (0: none are there), first things first.
-    pub fn after(version: i64) -> impl Iterator<Item = Self> {
-        let steps = ALL.iter().filter(move |(number, ..)| *number > version);
-        steps.map(|&(version, name, sql)| Self { version, name, about: head(sql) })
+    /// What [`migrate`] would do with tables of this version (0: none are there), first things first. Refuses tables that
+    /// a newer program made.
+    pub fn after(version: i64) -> Result<Vec<Self>> {
+        check_known(version)?;
+        let steps = ALL.iter().filter(|(number, ..)| *number > version);
+        Ok(steps.map(|&(version, name, sql)| Self { version, name, about: head(sql) }).collect())
     }
 }
 
@@ -246,9 +247,10 @@ mod tests {
 
     #[test]
     fn every_step_says_what_it_is_about() {
-        assert_eq!(Step::after(0).count(), ALL.len());
-        assert_eq!(Step::after(newest()).count(), 0);
-        for step in Step::after(0) {
+        let steps = Step::after(0).expect("because nobody made these tables");
+        assert_eq!(steps.len(), ALL.len());
+        assert_eq!(Step::after(newest()).expect("because this program made these"), []);
+        for step in steps {
             assert!(step.about.len() > 20, "{step:?}");
         }
     }

@@ -76,6 +76,7 @@ pub use self::migrations::migrate;
 pub use self::open::Options;
 pub use self::open::check_url;
 use self::session::ANSWER;
+use self::session::PATIENT;
 use self::session::Session;
 use self::session::Sessions;
 use self::tails::Tails;
@@ -83,6 +84,7 @@ use self::text::Args;
 use crate::Backend;
 use crate::Result;
 use crate::look::Mark;
+use crate::row::Columns;
 
 /// A handle on the store; cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,6 +126,14 @@ impl Postgres {
         let mut args = Args::default();
         bind(&mut args);
         self.0.sessions.fetch(sql, args).await
+    }
+
+    /// A call that answers with a number, and that may take its time.
+    async fn count(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
+        let mut args = Args::default();
+        bind(&mut args);
+        let rows = self.0.sessions.take(PATIENT).await?.fetch(sql, args).await?;
+        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
     }
 
     /// One statement over a tenant's rows.

@@ -84,14 +84,6 @@ impl Upkeep for Postgres {
 }
 
 impl Postgres {
-    /// A call that answers with a number, and that may take its time.
-    pub(super) async fn count(&self, sql: &'static str, bind: impl FnOnce(&mut Args)) -> Result<u64> {
-        let mut args = Args::default();
-        bind(&mut args);
-        let rows = self.0.sessions.take(PATIENT).await?.fetch(sql, args).await?;
-        rows.first().map_or(Ok(0), |row| Columns::new(row).count())
-    }
-
     /// Looks at one segment, and drops it if it may go.
     async fn drop_segment(&self, before: Timestamp, beyond: i64, retired: &mut Retired) -> Result<Mark> {
         let mut args = Args::default();
